@@ -1,0 +1,559 @@
+/* SPDX-License-Identifier: MIT */
+/**
+ * @file bitkv.h
+ * BitKV: an embedded, persistent key-value store after the Bitcask design.
+ *
+ * Conventions, once for all calls:
+ *
+ *  1. Threads. Every function is safe from any thread. A call never runs
+ *     user code on another thread, except the log callback of the options.
+ *  2. Results. Functions return `int`: ::BITKV_OK (0) on success,
+ *     ::BITKV_NOT_FOUND (1) when a key is absent, and a negative
+ *     ::bitkv_error on failure. Absence is never a failure and no failure is
+ *     ever reported as absence.
+ *  3. Messages. bitkv_strerror() describes a code. bitkv_error_context() is
+ *     what the last failing call of the calling thread had to say about file,
+ *     offset and system error. The library never prints.
+ *  4. Strings and bytes. Keys and values are binary: any byte, length given
+ *     beside them. Paths and messages are NUL-terminated.
+ *  5. Ownership. The library copies what it is given before it returns. What
+ *     it allocates for the caller is released with bitkv_free(), a view with
+ *     bitkv_view_release(), a database with bitkv_close().
+ *  6. Failure. A call that fails leaves the database and its outputs as they
+ *     were, unless its own text says otherwise.
+ *  7. ABI. Handles are opaque. Every public structure that may grow begins
+ *     with `struct_size`, set by its `_init` function or macro; a library
+ *     accepts structures shorter than its own and takes defaults for the
+ *     rest. Enumerators and field offsets never change within a soname.
+ *     Reserved fields must be zero.
+ *  8. fork(). A handle belongs to the process that opened it. In a forked
+ *     child every call on it returns ::BITKV_ERR_FORKED and touches nothing.
+ *
+ * The design is described in docs/architecture.md, the files in
+ * docs/format.md, and what survives which disaster in docs/durability.md.
+ */
+#ifndef BITKV_H
+#define BITKV_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define BITKV_VERSION_MAJOR 0
+#define BITKV_VERSION_MINOR 1
+#define BITKV_VERSION_PATCH 0
+
+#if defined(BITKV_STATIC)
+#define BITKV_API
+#else
+#define BITKV_API __attribute__((visibility("default")))
+#endif
+
+/** Longest key in bytes; the shortest is 1. */
+#define BITKV_KEY_SIZE_MAX 65535u
+/** Longest value in bytes (1 GiB); the shortest is 0. */
+#define BITKV_VALUE_SIZE_MAX (1024u * 1024u * 1024u)
+/** Most partitions that a database can have. */
+#define BITKV_PARTITIONS_MAX 1024u
+
+/* ------------------------------------------------------------------ */
+/* Errors                                                              */
+/* ------------------------------------------------------------------ */
+
+/** Name, value and message of every code. */
+#define BITKV_ERROR_MAP(X)                                                     \
+    X(OK, 0, "success")                                                        \
+    X(NOT_FOUND, 1, "key not found")                                           \
+    X(ERR_INVALID, -1, "invalid argument")                                     \
+    X(ERR_NO_MEMORY, -2, "out of memory")                                      \
+    X(ERR_IO, -3, "input/output error")                                        \
+    X(ERR_NO_SPACE, -4, "no space left on device")                             \
+    X(ERR_CORRUPT, -5, "data is damaged")                                      \
+    X(ERR_LOCKED, -6, "database is in use by another opener")                  \
+    X(ERR_READ_ONLY, -7, "database was opened read-only")                      \
+    X(ERR_PARTITION_COUNT, -8, "partition count mismatch")                     \
+    X(ERR_NO_DATABASE, -9, "no database in this directory")                    \
+    X(ERR_FORMAT, -10, "unknown format version")                               \
+    X(ERR_SYNC_FAILED, -11, "an earlier sync failed; partition is read-only")  \
+    X(ERR_BUFFER_TOO_SMALL, -12, "buffer is too small for the value")          \
+    X(ERR_FORKED, -13, "handle was opened before a fork")                      \
+    X(ERR_CLOSED, -14, "database is closing")                                  \
+    X(ERR_TOO_MANY_FILES, -15, "file descriptor exhaustion")                   \
+    X(ERR_PERMISSION, -16, "permission denied")                                \
+    X(ERR_LIMIT, -17, "a limit of the store is reached")                       \
+    X(ERR_EXISTS, -18, "database exists already")
+
+typedef enum bitkv_error {
+#define BITKV_ERROR_ENUM_(name, value, text) BITKV_##name = (value),
+    BITKV_ERROR_MAP(BITKV_ERROR_ENUM_)
+#undef BITKV_ERROR_ENUM_
+} bitkv_error;
+
+/**
+ * Message of a code.
+ * @param code what a call returned
+ * @return a static string, never NULL; "unknown error" for foreign numbers
+ */
+BITKV_API const char *bitkv_strerror(int code);
+
+/**
+ * Name of a code, such as "BITKV_ERR_CORRUPT".
+ * @return a static string, never NULL
+ */
+BITKV_API const char *bitkv_error_name(int code);
+
+/**
+ * What went wrong in the last failing call of this thread: which file, which
+ * offset, what the system said, what to do.
+ * @return a string owned by the thread and valid until its next failing call;
+ *         "" if none failed yet; never NULL
+ */
+BITKV_API const char *bitkv_error_context(void);
+
+/** Version of the library that runs, such as "0.1.0". Static. */
+BITKV_API const char *bitkv_version(void);
+
+/* ------------------------------------------------------------------ */
+/* Options                                                             */
+/* ------------------------------------------------------------------ */
+
+/**
+ * How much a write has survived once it is acknowledged. Every level survives
+ * the death of the process, kill -9 included; see docs/durability.md.
+ */
+typedef enum bitkv_durability {
+    /** As the options say. */
+    BITKV_DURABILITY_DEFAULT = 0,
+    /** Never synced on purpose: a power cut may take it (a sync of a later
+     *  write, of bitkv_sync() or of the kernel covers it). */
+    BITKV_DURABILITY_NONE = 1,
+    /** Synced within `sync_interval_ms`: a power cut takes that much. */
+    BITKV_DURABILITY_INTERVAL = 2,
+    /** Synced before the call returns; writers that wait share one sync. */
+    BITKV_DURABILITY_SYNC = 3,
+} bitkv_durability;
+
+/** How segments are written and read. */
+typedef enum bitkv_io_mode {
+    /** BITKV_IO_MMAP where the file system is known to support it, else
+     *  BITKV_IO_PWRITE; bitkv_stats() tells which, and why. */
+    BITKV_IO_AUTO = 0,
+    /** Memcpy into a mapped, preallocated tail; reads from mappings. Installs
+     *  a SIGBUS handler that turns I/O errors under the library's mappings
+     *  into BITKV_ERR_IO and passes every other SIGBUS on to the handler that
+     *  was there before. */
+    BITKV_IO_MMAP = 1,
+    /** pwrite() and pread(): no shared mapping, no signal handler. */
+    BITKV_IO_PWRITE = 2,
+} bitkv_io_mode;
+
+typedef enum bitkv_log_level {
+    BITKV_LOG_INFO = 0,
+    BITKV_LOG_WARNING = 1,
+    BITKV_LOG_ERROR = 2,
+} bitkv_log_level;
+
+/**
+ * Receives one message of the library, without a newline.
+ * Called from the opening thread and from the library's own threads, possibly
+ * from several at once; must not call into the same database.
+ * @param user    `log_user` of the options
+ * @param level   how bad it is
+ * @param message valid during the call only
+ */
+typedef void (*bitkv_log_cb)(void *user, bitkv_log_level level, const char *message);
+
+/**
+ * Options of bitkv_open(). Fill with bitkv_options_init(), then change what
+ * should differ. Nothing is kept of the structure after bitkv_open().
+ */
+typedef struct bitkv_options {
+    /** Size of the structure as the caller knows it. Set by _init. */
+    size_t struct_size;
+
+    /* --- behaviour ------------------------------------------------- */
+
+    /** Number of partitions. Default 0: as many as the database has; for a
+     *  new one, as many as CPUs this process may run on. Fixed at creation:
+     *  another number than the database's is BITKV_ERR_PARTITION_COUNT. */
+    uint32_t partitions;
+
+    /** Create the database if the directory has none. Default true. Missing
+     *  parent directories are not created. */
+    bool create_if_missing;
+
+    /** Fail with BITKV_ERR_EXISTS if there is a database. Default false. */
+    bool error_if_exists;
+
+    /** Open for reading only: nothing in the directory is created, repaired
+     *  or changed. Default false. Read-only openers share the directory with
+     *  each other and exclude a writer. */
+    bool read_only;
+
+    /** Refuse to open (BITKV_ERR_CORRUPT) if recovery meets damage, rather
+     *  than skip and report it. The unsynced tail that a crash leaves behind
+     *  is not damage. Default false. */
+    bool strict_recovery;
+
+    /** Every write waits for its sync, as if durability were
+     *  BITKV_DURABILITY_SYNC. Default false. */
+    bool sync_on_write;
+
+    /** Default durability of writes; BITKV_DURABILITY_DEFAULT stands for
+     *  BITKV_DURABILITY_INTERVAL. */
+    bitkv_durability durability;
+
+    /** Longest time in milliseconds that a write of BITKV_DURABILITY_INTERVAL
+     *  stays unsynced. Default 1000; 1 to 3,600,000. */
+    uint32_t sync_interval_ms;
+
+    /** Segment size in bytes at which the log goes on in a new file. Default
+     *  100 MiB; 64 KiB to 1 GiB. A record that is larger gets a segment of
+     *  its own. May differ from one opening to the next. */
+    uint64_t max_file_size;
+
+    /** Permission bits of the files and directories that are created, before
+     *  the umask. Defaults 0600 and 0700. */
+    uint32_t file_mode;
+    uint32_t directory_mode;
+
+    /** Compact in the background. Default true. No compactor runs in this
+     *  version: the value is checked and kept for the one that will. */
+    bool auto_compact;
+
+    /** Share of dead bytes, above 0 and at most 1, at which a segment is
+     *  worth compacting. Default 0.5. See auto_compact. */
+    double fragmentation_threshold;
+
+    /* --- performance ----------------------------------------------- */
+
+    /** How files are written and read. Default BITKV_IO_AUTO. */
+    bitkv_io_mode io_mode;
+
+    /** Most segments, over all partitions, that are held open (mapped, or by
+     *  descriptor) at a time; the least recently used are closed. Pinned
+     *  views and the segments being written come on top. Default 0: chosen
+     *  from the process's descriptor limit. At least 1. */
+    uint32_t max_open_segments;
+
+    /** Entries of each io_uring of the asynchronous interface; 0 takes the
+     *  default, 2048 (the most: 32,768). No ring is made by synchronous calls. */
+    uint32_t ring_depth;
+
+    /** Bytes of log after which a partition writes a KeyDir checkpoint, which
+     *  bounds what a crash must replay. Default 0: four times the KeyDir's
+     *  size, and at least 256 MiB. */
+    uint64_t checkpoint_interval_bytes;
+
+    /* --- reporting ------------------------------------------------- */
+
+    /** Receives warnings about damage, repairs and degraded modes. Default
+     *  NULL: none are delivered (bitkv_stats() counts them all the same). */
+    bitkv_log_cb log;
+    void *log_user;
+
+    uint64_t reserved[8];
+} bitkv_options;
+
+/**
+ * Fill with defaults.
+ * @param options to be filled; NULL is ignored
+ */
+#define bitkv_options_init(options) bitkv_options_init_sized((options), sizeof(bitkv_options))
+
+/** What bitkv_options_init() calls. @param struct_size sizeof(bitkv_options) */
+BITKV_API void bitkv_options_init_sized(bitkv_options *options, size_t struct_size);
+
+/* ------------------------------------------------------------------ */
+/* Opening and closing                                                 */
+/* ------------------------------------------------------------------ */
+
+/** An open database. Opaque. */
+typedef struct bitkv bitkv;
+
+/**
+ * Open a database, create it if it is missing, recover it if it was not
+ * closed.
+ *
+ * Recovery needs no flag and loses nothing that was acknowledged before the
+ * death of a process. What it found is in bitkv_stats().
+ *
+ * @param db        receives the handle; set to NULL on failure
+ * @param directory path of the database; one opener at a time
+ * @param options   NULL for the defaults
+ * @return BITKV_OK; BITKV_ERR_LOCKED if another opener has it, at once;
+ *         BITKV_ERR_NO_DATABASE; BITKV_ERR_EXISTS;
+ *         BITKV_ERR_PARTITION_COUNT; BITKV_ERR_CORRUPT;
+ *         BITKV_ERR_FORMAT if it was written by a newer version;
+ *         BITKV_ERR_INVALID with the option's name in the context;
+ *         or a system error
+ */
+BITKV_API int bitkv_open(bitkv **db, const char *directory, const bitkv_options *options);
+
+/**
+ * Close: finish the calls in progress, sync, write the checkpoints that make
+ * the next opening fast, release everything but views still held.
+ *
+ * May be called from any thread. Calls that are running when it is called are
+ * finished first; no call may begin after it.
+ *
+ * @param db the handle; invalid afterwards whatever is returned; NULL is
+ *           BITKV_OK
+ * @return BITKV_OK, or the first error of the final sync and checkpoint: the
+ *         database is closed all the same, and the next opening recovers.
+ *         BITKV_ERR_FORKED in a forked child, which must not use the handle
+ */
+BITKV_API int bitkv_close(bitkv *db);
+
+/* ------------------------------------------------------------------ */
+/* Reading and writing                                                 */
+/* ------------------------------------------------------------------ */
+
+/**
+ * Store a value under a key, replacing the one that is there.
+ *
+ * @param db         an open database
+ * @param key        1 to BITKV_KEY_SIZE_MAX bytes
+ * @param key_size   in bytes
+ * @param value      may be NULL if value_size is 0
+ * @param value_size 0 to BITKV_VALUE_SIZE_MAX bytes
+ * @return BITKV_OK once the write is as durable as the options ask;
+ *         BITKV_ERR_NO_SPACE: nothing was written, reads and deletes go on,
+ *         and writing resumes by itself when there is room;
+ *         BITKV_ERR_SYNC_FAILED: now or earlier a sync failed. Of a call that
+ *         waited for that sync, the effect may be visible and may or may not
+ *         survive; the partition refuses writes until it is reopened
+ */
+BITKV_API int bitkv_put(bitkv *db, const void *key, size_t key_size, const void *value,
+                        size_t value_size);
+
+/** bitkv_put() with a durability of its own. */
+BITKV_API int bitkv_put_with(bitkv *db, const void *key, size_t key_size, const void *value,
+                             size_t value_size, bitkv_durability durability);
+
+/**
+ * Read a value into memory of its own.
+ *
+ * @param value      receives the value, to be released with bitkv_free(), a
+ *                   NUL byte behind its last; non-NULL even if it is empty;
+ *                   set to NULL unless BITKV_OK
+ * @param value_size receives its size in bytes; may be NULL
+ * @return BITKV_OK; BITKV_NOT_FOUND; BITKV_ERR_CORRUPT if the record does not
+ *         verify (it is never served); BITKV_ERR_IO if it cannot be read
+ */
+BITKV_API int bitkv_get(bitkv *db, const void *key, size_t key_size, void **value,
+                        size_t *value_size);
+
+/**
+ * Read a value into the caller's buffer. The fastest way for small values.
+ *
+ * @param buffer      receives the value; its content is unspecified unless
+ *                    BITKV_OK; may be NULL if buffer_size is 0
+ * @param buffer_size in bytes
+ * @param value_size  receives the value's size, also with
+ *                    BITKV_ERR_BUFFER_TOO_SMALL; may be NULL
+ * @return as bitkv_get(); BITKV_ERR_BUFFER_TOO_SMALL
+ */
+BITKV_API int bitkv_get_into(bitkv *db, const void *key, size_t key_size, void *buffer,
+                             size_t buffer_size, size_t *value_size);
+
+/** A value in place, pinned until it is released. */
+typedef struct bitkv_view {
+    const void *data; /**< the value; do not write; 8-byte alignment is not promised */
+    size_t size;      /**< in bytes */
+    void *pin;        /**< private */
+} bitkv_view;
+
+/**
+ * Read a value without copying it: verified once, then used where it lies.
+ *
+ * The bytes stay as they are, whatever is put, deleted or closed meanwhile,
+ * until bitkv_view_release(). A view keeps its segment mapped, so hold it
+ * briefly. (If the storage itself fails later, its bytes may read as zeros.)
+ * With BITKV_IO_PWRITE the view is a private copy.
+ *
+ * @param view receives the value; zeroed unless BITKV_OK
+ * @return as bitkv_get()
+ */
+BITKV_API int bitkv_get_view(bitkv *db, const void *key, size_t key_size, bitkv_view *view);
+
+/**
+ * Release a view. Any thread; also after bitkv_close().
+ * @param view zeroed by the call; NULL and zeroed views are ignored
+ */
+BITKV_API void bitkv_view_release(bitkv_view *view);
+
+/** One key of bitkv_multi_get(). */
+typedef struct bitkv_get_item {
+    const void *key;    /**< in: the key */
+    size_t key_size;    /**< in: in bytes */
+    void *buffer;       /**< in: where the value goes; NULL to have it allocated */
+    size_t buffer_size; /**< in: in bytes; ignored if buffer is NULL */
+    void *value;        /**< out: the buffer, or memory for bitkv_free(); NULL unless OK */
+    size_t value_size;  /**< out: in bytes, also with BITKV_ERR_BUFFER_TOO_SMALL */
+    int status;         /**< out: as of bitkv_get_into() */
+} bitkv_get_item;
+
+/**
+ * Read many values. Several times the speed of single gets: the keys are
+ * hashed, located and fetched as a pipeline whose cache misses overlap (after
+ * the group prefetching of Chen et al., "Improving Hash Join Performance
+ * through Prefetching", ICDE 2004).
+ *
+ * Not a snapshot: each key is read at a moment of its own.
+ *
+ * @param items the keys, and their results
+ * @param count how many
+ * @return BITKV_OK if every item is BITKV_OK or BITKV_NOT_FOUND, else the
+ *         status of the first that is not; every item has its own status
+ */
+BITKV_API int bitkv_multi_get(bitkv *db, bitkv_get_item *items, size_t count);
+
+/** Release what bitkv_get() and bitkv_multi_get() allocated. NULL is ignored. */
+BITKV_API void bitkv_free(void *value);
+
+/**
+ * Delete a key.
+ * @return BITKV_OK; BITKV_NOT_FOUND if there is none (nothing is written);
+ *         else as bitkv_put()
+ */
+BITKV_API int bitkv_del(bitkv *db, const void *key, size_t key_size);
+
+/** bitkv_del() with a durability of its own. */
+BITKV_API int bitkv_del_with(bitkv *db, const void *key, size_t key_size,
+                             bitkv_durability durability);
+
+/**
+ * Tell whether a key is there. The key is compared, the value not read.
+ * @return BITKV_OK if it is; BITKV_NOT_FOUND; or an error as bitkv_get()
+ */
+BITKV_API int bitkv_exists(bitkv *db, const void *key, size_t key_size);
+
+/**
+ * A barrier: when it returns, every write that was acknowledged before the
+ * call, by any thread, survives a power cut.
+ * @return BITKV_OK or BITKV_ERR_SYNC_FAILED, or the reason it could not run
+ */
+BITKV_API int bitkv_sync(bitkv *db);
+
+/** One live record, as bitkv_scan() shows it; valid during the callback. */
+typedef struct bitkv_record {
+    const void *key;
+    size_t key_size;
+    const void *value; /**< NULL with BITKV_SCAN_KEYS */
+    size_t value_size;
+    uint64_t sequence;  /**< of the write, ascending within a partition */
+    uint32_t partition; /**< where it lives */
+} bitkv_record;
+
+typedef enum bitkv_scan_flags {
+    BITKV_SCAN_ALL = 0,
+    BITKV_SCAN_KEYS = 1, /**< values are not read, so not verified either */
+} bitkv_scan_flags;
+
+/**
+ * Receives a record of bitkv_scan(). May call into the database.
+ * @return 0 to go on; anything else stops, and is what bitkv_scan() returns
+ */
+typedef int (*bitkv_scan_cb)(void *user, const bitkv_record *record);
+
+/**
+ * Visit every live record, in no order. Not a snapshot: a key that is there
+ * from beginning to end is visited exactly once, with a value that it had
+ * meanwhile; keys that come or go meanwhile may be visited or not.
+ *
+ * Writers of a partition are held up for microseconds at a time.
+ *
+ * @param flags   of bitkv_scan_flags
+ * @param scan_cb called in this thread
+ * @param user    handed to it
+ * @return BITKV_OK; what the callback returned; BITKV_ERR_CORRUPT or
+ *         BITKV_ERR_IO if records could not be read: the others are visited
+ *         first, and the context names the first
+ */
+BITKV_API int bitkv_scan(bitkv *db, unsigned flags, bitkv_scan_cb scan_cb, void *user);
+
+/* ------------------------------------------------------------------ */
+/* Statistics                                                          */
+/* ------------------------------------------------------------------ */
+
+/** Where recovery took the KeyDir from. */
+typedef struct bitkv_recovery {
+    uint64_t duration_ns;         /**< of the opening (of the longest partition) */
+    uint64_t checkpoint_keys;     /**< taken from KeyDir checkpoints */
+    uint64_t hint_records;        /**< replayed from hint files */
+    uint64_t log_records;         /**< replayed from data files */
+    uint64_t log_bytes;           /**< that those took */
+    uint64_t torn_tails;          /**< unsynced tails that were cut */
+    uint64_t torn_tail_bytes;     /**< their length, zero fill aside */
+    uint64_t damaged_regions;     /**< rot in the middle: skipped */
+    uint64_t damaged_bytes;       /**< their length */
+    uint64_t rejected_hints;      /**< hint files that did not verify: rebuilt */
+    uint64_t rejected_checkpoints; /**< checkpoints that did not verify: rebuilt */
+    uint64_t removed_files;       /**< leftovers of interrupted work */
+} bitkv_recovery;
+
+/** Counters since opening, and gauges of now. */
+typedef struct bitkv_statistics {
+    size_t struct_size; /**< in: set it with bitkv_statistics_init() */
+
+    /* counters of operations */
+    uint64_t puts_total;
+    uint64_t gets_total;      /**< every read of a key, found or not */
+    uint64_t gets_miss_total; /**< of those, absent */
+    uint64_t deletes_total;   /**< that removed a key */
+    uint64_t compactions_total;
+    uint64_t syncs_total;       /**< successful syncs of the log */
+    uint64_t checkpoints_total; /**< KeyDir checkpoints written */
+    uint64_t errors_total;      /**< reads and writes that failed */
+    uint64_t bytes_written;     /**< appended to the log */
+
+    /* gauges */
+    uint64_t keys;           /**< live */
+    uint64_t live_bytes;     /**< of the data files: records that a get can find */
+    uint64_t dead_bytes;     /**< of the data files: overwritten and deleted */
+    uint64_t disk_bytes;     /**< data, hint and checkpoint files, as allocated */
+    uint64_t segments;       /**< data files */
+    uint64_t segments_open;  /**< mapped or held by descriptor now */
+    uint64_t open_files;     /**< descriptors held */
+    uint64_t keydir_bytes;   /**< memory of the KeyDir, everything included */
+    uint64_t unsynced_bytes; /**< appended since the last sync */
+    double fragmentation;    /**< dead_bytes / (live_bytes + dead_bytes), 0 if empty */
+
+    bitkv_recovery recovery;
+
+    uint32_t partitions;    /**< in these figures */
+    bitkv_io_mode io_mode;  /**< that runs; never AUTO */
+    char io_mode_reason[96]; /**< why */
+    uint32_t writes_refused; /**< partitions that refuse writes after a failed sync */
+
+    uint64_t reserved[8];
+} bitkv_statistics;
+
+#define bitkv_statistics_init(statistics)                                                          \
+    ((void)((statistics)->struct_size = sizeof(bitkv_statistics)))
+
+/** Stands for the sum over all partitions. */
+#define BITKV_ALL_PARTITIONS UINT32_MAX
+
+/**
+ * Statistics of one partition, or of all.
+ *
+ * Cheap, takes no lock that a reader or writer waits for long on. Figures of
+ * operations running meanwhile may be counted or not.
+ *
+ * @param partition  0 to count - 1, or BITKV_ALL_PARTITIONS
+ * @param statistics receives them; struct_size must be set
+ * @return BITKV_OK, BITKV_ERR_INVALID
+ */
+BITKV_API int bitkv_stats(bitkv *db, uint32_t partition, bitkv_statistics *statistics);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* BITKV_H */

@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Epoch-based reclamation (Fraser, "Practical lock-freedom", 2004): readers
+ * take no lock, and what they may still be looking at is not reclaimed.
+ *
+ * A reader brackets its look at shared structures with bkv_epoch_enter() and
+ * bkv_epoch_exit(). A writer first makes an object unreachable, then takes a
+ * stamp with bkv_epoch_stamp(), and reclaims the object once
+ * bkv_epoch_passed(stamp): every reader that could have reached it has left.
+ *
+ * The domain is the process: a thread has one slot, whatever databases it
+ * reads. Slots are taken at a thread's first read and given back when it ends.
+ */
+#ifndef BKV_BASE_EPOCH_H
+#define BKV_BASE_EPOCH_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct bkv_epoch_slot; /* a thread's own */
+
+/* The calling thread's slot, entered; NULL if memory for one is lacking.
+ * Sections of a thread may nest. */
+struct bkv_epoch_slot *bkv_epoch_enter(void);
+void bkv_epoch_exit(struct bkv_epoch_slot *slot);
+
+/* Small number of the slot, from 0, unique among living threads: for striping
+ * counters. */
+unsigned bkv_epoch_slot_index(const struct bkv_epoch_slot *slot);
+
+/* To be taken after the object was unlinked. */
+uint64_t bkv_epoch_stamp(void);
+/* True once no reader is left that entered at or before the stamp. Never
+ * blocks. */
+bool bkv_epoch_passed(uint64_t stamp);
+/* Blocks until it has passed; not to be called inside a section. */
+void bkv_epoch_wait(uint64_t stamp);
+
+#endif
