@@ -38,9 +38,9 @@ struct human human_bytes(uint64_t bytes)
 struct human human_duration(uint64_t time_ns)
 {
     struct human result;
-    if (time_ns < UINT64_C(10000)) {
+    if (time_ns < UINT64_C(1000)) {
         snprintf(result.text, sizeof result.text, "%ju ns", (uintmax_t)time_ns);
-    } else if (time_ns < UINT64_C(10000000)) {
+    } else if (time_ns < UINT64_C(1000000)) {
         snprintf(result.text, sizeof result.text, "%.1f us", (double)time_ns / 1e3);
     } else if (time_ns < UINT64_C(1000000000)) {
         snprintf(result.text, sizeof result.text, "%.1f ms", (double)time_ns / 1e6);

@@ -23,21 +23,29 @@ const struct loader_format *loader_format_find(const char *name)
 }
 
 /*
- * Guess from the first line that is not blank: an object is jsonl, a tab makes it tsv, "Name:" is
- * deb822. The tab is asked for first, as keys such as user:1001 are more common than fields that
- * are separated from their value by a tab.
+ * Guess from the first line that is neither blank nor a comment: an object is jsonl, a tab makes it
+ * tsv, "Name:" is deb822. The tab is asked for first, as keys such as user:1001 are more common
+ * than fields that are separated from their value by a tab.
  */
 static const struct loader_format *guess_format(const char *text, size_t size)
 {
-    while (size > 0 && strchr(" \t\r\n", *text) != NULL) {
-        text++;
-        size--;
+    size_t length = 0;
+    for (;;) {
+        while (size > 0 && strchr(" \t\r\n", *text) != NULL) {
+            text++;
+            size--;
+        }
+        if (size == 0) {
+            return &loader_tsv; /* nothing in it: any format will do */
+        }
+        const char *newline = memchr(text, '\n', size);
+        length = newline != NULL ? (size_t)(newline - text) : size;
+        if (text[0] != '#' || memchr(text, '\t', length) != NULL) {
+            break;
+        }
+        text += length;
+        size -= length;
     }
-    if (size == 0) {
-        return &loader_tsv; /* nothing in it: any format will do */
-    }
-    const char *newline = memchr(text, '\n', size);
-    size_t length = newline != NULL ? (size_t)(newline - text) : size;
     if (text[0] == '{') {
         size_t blanks = 1;
         while (blanks < length && (text[blanks] == ' ' || text[blanks] == '\t')) {

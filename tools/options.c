@@ -31,12 +31,11 @@ static const struct option_description descriptions[OPTION_COUNT] = {
     [OPTION_BASE64] = {"base64", 'b', NULL, "keys and values are base64"},
     [OPTION_ESCAPE] = {"escape", 'e', NULL, "keys and values have escapes: \\t \\n \\r \\\\ \\xHH"},
     [OPTION_RAW] = {"raw", 0, NULL, "decode the keys only; write values as they are"},
-    [OPTION_NEWLINE] = {"newline", 'n', NULL,
-                        "end the value with a newline (a terminal gets one anyway)"},
+    [OPTION_NEWLINE] = {"newline", 'n', NULL, "add a newline (a terminal gets one anyway)"},
     [OPTION_FORMAT] = {"format", 'F', "FORMAT", "format of the records; see above"},
     [OPTION_KEY_FIELD] = {"key-field", 'k', "NAME",
-                          "field that holds the key (jsonl: key, deb822: Package)"},
-    [OPTION_VALUE_FIELD] = {"value-field", 0, "NAME", "field that holds the value (jsonl: value)"},
+                          "field of the key (jsonl: key, deb822: Package)"},
+    [OPTION_VALUE_FIELD] = {"value-field", 0, "NAME", "field of the value (jsonl: value)"},
     [OPTION_KEY_TEMPLATE] = {"key-template", 't', "TEXT",
                              "compose the key from fields, such as\n"
                              "'{Package}/{Version}' ({{ and }} stand for braces)"},
@@ -76,11 +75,11 @@ void options_print(FILE *stream, uint64_t set)
         snprintf(left, sizeof left, "%c%c%s --%s%s%s", d->letter != 0 ? '-' : ' ',
                  d->letter != 0 ? d->letter : ' ', d->letter != 0 ? "," : " ", d->name,
                  d->argument != NULL ? " " : "", d->argument != NULL ? d->argument : "");
-        fprintf(stream, "  %-26s ", left);
+        fprintf(stream, "  %-25s ", left);
         for (const char *c = d->help; *c != '\0'; c++) {
             fputc(*c, stream);
             if (*c == '\n') {
-                fprintf(stream, "%-29s", "");
+                fprintf(stream, "%-28s", "");
             }
         }
         fputc('\n', stream);
