@@ -301,11 +301,13 @@ BITKV_API int bitkv_open(bitkv **db, const char *directory, const bitkv_options 
  * May be called from any thread. Calls that are running when it is called are
  * finished first; no call may begin after it.
  *
- * @param db the handle; invalid afterwards whatever is returned; NULL is
- *           BITKV_OK
+ * @param db the handle; NULL is BITKV_OK
  * @return BITKV_OK, or the first error of the final sync and checkpoint: the
- *         database is closed all the same, and the next opening recovers.
- *         BITKV_ERR_FORKED in a forked child, which must not use the handle
+ *         database is closed and the handle gone all the same, and the next
+ *         opening recovers. Only two errors leave it open: BITKV_ERR_INVALID
+ *         from inside of a bitkv_scan() callback on it, which would wait for
+ *         itself, and BITKV_ERR_FORKED in a forked child, which must not use
+ *         the handle
  */
 BITKV_API int bitkv_close(bitkv *db);
 

@@ -15,8 +15,7 @@
  *
  * Slots live in blocks that are never freed, so a scan needs no lock. A slot
  * is returned by the thread's pthread key destructor. A child of fork()
- * inherits slots of threads that it does not have; the library refuses to work
- * there, so nobody waits for them.
+ * inherits slots of threads that it does not have: they are freed there.
  *
  * Failure mode: no memory for a block of slots: enter returns NULL and the
  * operation reports BITKV_ERR_NO_MEMORY.
@@ -197,5 +196,21 @@ void bkv_epoch_wait(uint64_t stamp)
          * milliseconds: sleep, do not burn their processor. */
         struct timespec t = {.tv_sec = 0, .tv_nsec = 200000};
         (void)clock_nanosleep(CLOCK_MONOTONIC, 0, &t, NULL);
+    }
+}
+
+void bkv_epoch_after_fork(void)
+{
+    (void)pthread_mutex_init(&grow_mutex, NULL); /* its owner may be gone */
+    for (struct block *b = &first_block; b != NULL;
+         b = atomic_load_explicit(&b->next, memory_order_acquire)) {
+        for (uint32_t i = 0; i < BLOCK_SLOTS; i++) {
+            struct bkv_epoch_slot *slot = &b->slots[i];
+            if (slot == my_slot)
+                continue;
+            slot->depth = 0;
+            atomic_store_explicit(&slot->epoch, 0, memory_order_relaxed);
+            atomic_store_explicit(&slot->taken, 0, memory_order_release);
+        }
     }
 }

@@ -39,8 +39,8 @@ int bkv_directory_reserve(struct bkv_keydir *kd, uint32_t index)
         return BITKV_ERR_NO_MEMORY;
     bkv_arena_account(&kd->arena, bytes);
     kd->segments[segment] = memory;
-    kd->counters[segment] =
-        (struct counters *)(void *)(kd->segments[segment] + ((size_t)DIRECTORY_FIRST << segment));
+    kd->counters[segment] = (struct counters *)(uintptr_t)(kd->segments[segment] +
+                                                           ((size_t)DIRECTORY_FIRST << segment));
     return BITKV_OK;
 }
 

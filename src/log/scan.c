@@ -188,7 +188,7 @@ int bkv_scanner_next(struct bkv_scanner *s, struct bkv_scan_item *item)
         s->position = s->end;
         return BITKV_OK;
     }
-    uint64_t next;
+    uint64_t next = s->end;
     rc = resynchronise(s, at + BKV_RECORD_ALIGNMENT, &next);
     if (rc != BITKV_OK)
         return rc;
