@@ -1,0 +1,43 @@
+# Language, warnings and sanitizers of BitKV's own targets. Flags are set per
+# target and PRIVATE, so that a project that adds BitKV as a subdirectory keeps
+# its own.
+
+set(bitkv_warnings
+    -Wall -Wextra -Wpedantic
+    -Wshadow -Wconversion -Wsign-conversion
+    -Wstrict-prototypes -Wmissing-prototypes
+    -Wundef -Wcast-qual -Wpointer-arith -Wwrite-strings
+    -Wformat=2 -Wvla)
+
+set(bitkv_sanitizer_flags "")
+if(BITKV_SANITIZE STREQUAL "address")
+    set(bitkv_sanitizer_flags -fsanitize=address,undefined)
+elseif(BITKV_SANITIZE STREQUAL "thread")
+    set(bitkv_sanitizer_flags -fsanitize=thread)
+elseif(BITKV_SANITIZE)
+    message(FATAL_ERROR "BITKV_SANITIZE is '${BITKV_SANITIZE}': use address, thread, or nothing")
+endif()
+
+# bitkv_configure_target(target): what every target of this project is built with.
+function(bitkv_configure_target target)
+    set_target_properties(${target} PROPERTIES
+        C_STANDARD 17
+        C_STANDARD_REQUIRED ON
+        C_EXTENSIONS OFF
+        C_VISIBILITY_PRESET hidden)
+    target_compile_definitions(${target} PRIVATE
+        _GNU_SOURCE
+        # Assertions too dear for hot paths of a release; see src/base/assert.h.
+        $<$<OR:$<CONFIG:Debug>,$<BOOL:${BITKV_SANITIZE}>>:BKV_DEBUG=1>)
+    target_compile_options(${target} PRIVATE
+        $<$<COMPILE_LANGUAGE:C>:${bitkv_warnings}>
+        $<$<BOOL:${BITKV_WERROR}>:-Werror>)
+    if(bitkv_sanitizer_flags)
+        target_compile_options(${target} PRIVATE
+            ${bitkv_sanitizer_flags} -fno-sanitize-recover=all -fno-omit-frame-pointer
+            # gcc warns that it does not model fences; the code's own
+            # annotations and tests answer for those.
+            $<$<AND:$<C_COMPILER_ID:GNU>,$<STREQUAL:${BITKV_SANITIZE},thread>>:-Wno-tsan>)
+        target_link_options(${target} PRIVATE ${bitkv_sanitizer_flags})
+    endif()
+endfunction()
