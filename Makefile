@@ -10,11 +10,13 @@ DESTDIR ?=
 CONFIGURE = cmake $$(command -v ninja >/dev/null && echo "-G Ninja") -S . -DBITKV_WERROR=$(WERROR)
 TEST = ctest --output-on-failure --no-tests=error --parallel $(TEST_JOBS)
 
+.DEFAULT_GOAL := all
 .PHONY: help all demo test bench asan tsan install format lint clean
 .NOTPARALLEL:
 MAKEFLAGS += --no-print-directory
 
 help:
+	@echo "make all      build the libraries, tools and examples"
 	@echo "make demo     build BitKV and show it at work on this machine's package catalogue"
 	@echo "make test     build it and run all tests"
 	@echo "make bench    measure it, and the peers that are installed"
@@ -36,7 +38,7 @@ demo:
 	@{ $(CONFIGURE) -B $(BUILD)/plain -DBITKV_BUILD_TESTS=OFF && \
 	   cmake --build $(BUILD)/plain -j $(JOBS); } > $(BUILD)/demo.log 2>&1 || \
 	   { cat $(BUILD)/demo.log; exit 1; }
-	@scripts/demo.sh $(BUILD)/plain
+	@$(BUILD)/plain/tools/bitkv-demo
 
 test:
 	@scripts/setup.sh test
@@ -64,6 +66,7 @@ tsan:
 
 install: all
 	@DESTDIR=$(DESTDIR) cmake --install $(BUILD)/plain $(if $(PREFIX),--prefix $(PREFIX))
+	@if [ -z "$(DESTDIR)" ] && [ "$$(id -u)" = 0 ]; then ldconfig; fi
 
 format:
 	@scripts/setup.sh lint

@@ -67,5 +67,5 @@ int main(int argc, char **argv)
            (unsigned long long)statistics.puts_total, wrong);
 
     must(bitkv_close(db), "close");
-    return wrong == 0 && statistics.keys == THREADS * KEYS ? 0 : 1;
+    return wrong == 0 && statistics.keys == (uint64_t)THREADS * KEYS ? 0 : 1;
 }

@@ -31,10 +31,14 @@ have_cmake()
 
 have_compiler() { have cc && have c++ && have make && have_header stdio.h; }
 
+# The library needs none of these but the compiler and cmake; the tools read
+# JSON with jansson.
 need_build()
 {
     need build-essential have_compiler
     need cmake have_cmake
+    need pkg-config have pkg-config
+    need libjansson-dev have_pc jansson
     # Without it, make does: wanted only where something is installed anyway.
     [ -z "$packages" ] || need ninja-build have ninja
 }
@@ -43,9 +47,7 @@ need_test()
 {
     need_build
     need ninja-build have ninja
-    need pkg-config have pkg-config
     need libcmocka-dev have_pc cmocka
-    need libjansson-dev have_pc jansson
     need libsodium-dev have_pc libsodium
     need python3 have_python
 }
@@ -56,7 +58,6 @@ demo) need_build ;;
 test) need_test ;;
 bench)
     need_build
-    need pkg-config have pkg-config
     need python3 have_python
     need libtkrzw-dev have_cxx_header tkrzw_langc.h
     need libkyotocabinet-dev have_header kclangc.h

@@ -22,7 +22,8 @@
 
 #define SIZE(type, size) _Static_assert(sizeof(type) == (size), "the size of " #type " changed")
 #define OFFSET(type, field, offset)                                                                \
-    _Static_assert(offsetof(type, field) == (offset), "the offset of " #type "." #field " changed")
+    _Static_assert(offsetof(type, field) == (offset), "the offset of " #type "." #field " change"  \
+                                                      "d")
 #define VALUE(name, value) _Static_assert((int)(name) == (value), "the value of " #name " changed")
 
 /* x86-64, aarch64, riscv64: eight-byte pointers, aligned as wide as they are. */
@@ -208,10 +209,9 @@ static void the_library_that_runs_is_the_one_of_the_header(void **state)
 static void shorter_options_are_filled_and_taken(void **state)
 {
     (void)state;
-    const size_t lengths[] = {offsetof(bitkv_options, create_if_missing),
-                              offsetof(bitkv_options, max_file_size),
-                              offsetof(bitkv_options, fragmentation_threshold),
-                              offsetof(bitkv_options, reserved)};
+    const size_t lengths[] = {
+        offsetof(bitkv_options, create_if_missing), offsetof(bitkv_options, max_file_size),
+        offsetof(bitkv_options, fragmentation_threshold), offsetof(bitkv_options, reserved)};
     for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
         bitkv_options *options = shorter(lengths[i]);
         bitkv_options_init_sized(options, lengths[i]);
@@ -235,10 +235,9 @@ static void shorter_statistics_are_filled_as_far_as_they_go(void **state)
     bitkv *db = NULL;
     assert_int_equal(bitkv_open(&db, directory, NULL), BITKV_OK);
     assert_int_equal(bitkv_put(db, "k", 1, "v", 1), BITKV_OK);
-    const size_t lengths[] = {offsetof(bitkv_statistics, gets_total),
-                              offsetof(bitkv_statistics, recovery),
-                              offsetof(bitkv_statistics, io_mode),
-                              offsetof(bitkv_statistics, reserved)};
+    const size_t lengths[] = {
+        offsetof(bitkv_statistics, gets_total), offsetof(bitkv_statistics, recovery),
+        offsetof(bitkv_statistics, io_mode), offsetof(bitkv_statistics, reserved)};
     for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
         bitkv_statistics *statistics = shorter(lengths[i]);
         statistics->struct_size = lengths[i];
