@@ -22,8 +22,7 @@
 
 #define SIZE(type, size) _Static_assert(sizeof(type) == (size), "the size of " #type " changed")
 #define OFFSET(type, field, offset)                                                                \
-    _Static_assert(offsetof(type, field) == (offset), "the offset of " #type "." #field " change"  \
-                                                      "d")
+    _Static_assert(offsetof(type, field) == (offset), #type "." #field " moved")
 #define VALUE(name, value) _Static_assert((int)(name) == (value), "the value of " #name " changed")
 
 /* x86-64, aarch64, riscv64: eight-byte pointers, aligned as wide as they are. */
