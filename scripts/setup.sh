@@ -13,6 +13,7 @@ need() # need PACKAGE TEST...: PACKAGE is missing unless TEST succeeds
 {
     package=$1
     shift
+    case " $packages " in *" $package "*) return 0 ;; esac
     "$@" >/dev/null 2>&1 || packages="$packages $package"
 }
 
