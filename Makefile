@@ -11,7 +11,7 @@ CONFIGURE = cmake $$(command -v ninja >/dev/null && echo "-G Ninja") -S . -DBITK
 TEST = ctest --output-on-failure --no-tests=error --parallel $(TEST_JOBS)
 
 .DEFAULT_GOAL := all
-.PHONY: help all demo test bench asan tsan install format lint clean
+.PHONY: help all demo test bench asan tsan coverage install format lint clean
 .NOTPARALLEL:
 MAKEFLAGS += --no-print-directory
 
@@ -22,6 +22,7 @@ help:
 	@echo "make bench    measure it, and the peers that are installed"
 	@echo "make asan     all tests with AddressSanitizer and UndefinedBehaviorSanitizer"
 	@echo "make tsan     all tests with ThreadSanitizer"
+	@echo "make coverage lines of src/ that the tests reach"
 	@echo "make install  install (PREFIX=/usr/local, DESTDIR=)"
 	@echo "make format   lay out the sources with clang-format"
 	@echo "make lint     layers, layout, clang-tidy, cppcheck"
@@ -63,6 +64,14 @@ tsan:
 	@$(CONFIGURE) -B $(BUILD)/tsan -DBITKV_SANITIZE=thread
 	@cmake --build $(BUILD)/tsan -j $(JOBS)
 	@cd $(BUILD)/tsan && $(TEST)
+
+coverage:
+	@scripts/setup.sh coverage
+	@$(CONFIGURE) -B $(BUILD)/coverage -DCMAKE_BUILD_TYPE=Debug -DBITKV_COVERAGE=ON
+	@cmake --build $(BUILD)/coverage -j $(JOBS)
+	@find $(BUILD)/coverage -name '*.gcda' -delete
+	@cd $(BUILD)/coverage && $(TEST)
+	@gcovr --root . --filter src/ $(BUILD)/coverage
 
 install: all
 	@DESTDIR=$(DESTDIR) cmake --install $(BUILD)/plain $(if $(PREFIX),--prefix $(PREFIX))

@@ -18,6 +18,13 @@ elseif(BITKV_SANITIZE)
     message(FATAL_ERROR "BITKV_SANITIZE is '${BITKV_SANITIZE}': use address, thread, or nothing")
 endif()
 
+# Objects of such a build need a run-time library that programs built outside
+# it do not link.
+set(bitkv_instrumented OFF)
+if(BITKV_SANITIZE OR BITKV_COVERAGE)
+    set(bitkv_instrumented ON)
+endif()
+
 # bitkv_configure_target(target): what every target of this project is built with.
 function(bitkv_configure_target target)
     set_target_properties(${target} PROPERTIES
@@ -32,6 +39,10 @@ function(bitkv_configure_target target)
     target_compile_options(${target} PRIVATE
         $<$<COMPILE_LANGUAGE:C>:${bitkv_warnings}>
         $<$<BOOL:${BITKV_WERROR}>:-Werror>)
+    if(BITKV_COVERAGE)
+        target_compile_options(${target} PRIVATE --coverage -fprofile-update=atomic)
+        target_link_options(${target} PRIVATE --coverage)
+    endif()
     if(bitkv_sanitizer_flags)
         target_compile_options(${target} PRIVATE
             ${bitkv_sanitizer_flags} -fno-sanitize-recover=all -fno-omit-frame-pointer

@@ -3,7 +3,7 @@
 # machine on: no compiler, no cmake, no package lists. What is there already
 # is not asked for, and if nothing is missing the network is not touched.
 #
-#   scripts/setup.sh [build|demo|test|bench|lint]
+#   scripts/setup.sh [build|demo|test|bench|coverage|lint]
 set -eu
 
 purpose=${1:-test}
@@ -66,6 +66,10 @@ bench)
     need libleveldb-dev have_header leveldb/c.h
     need librocksdb-dev have_header rocksdb/c.h
     ;;
+coverage)
+    need_test
+    need gcovr have gcovr
+    ;;
 lint)
     need_test
     need clang-format have clang-format
@@ -73,7 +77,7 @@ lint)
     need cppcheck have cppcheck
     ;;
 *)
-    echo "usage: scripts/setup.sh [build|demo|test|bench|lint]" >&2
+    echo "usage: scripts/setup.sh [build|demo|test|bench|coverage|lint]" >&2
     exit 2
     ;;
 esac
