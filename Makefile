@@ -39,7 +39,7 @@ demo:
 	@{ $(CONFIGURE) -B $(BUILD)/plain -DBITKV_BUILD_TESTS=OFF && \
 	   cmake --build $(BUILD)/plain -j $(JOBS); } > $(BUILD)/demo.log 2>&1 || \
 	   { cat $(BUILD)/demo.log; exit 1; }
-	@$(BUILD)/plain/tools/bitkv-demo
+	@scripts/demo.sh $(BUILD)/plain
 
 test:
 	@scripts/setup.sh test

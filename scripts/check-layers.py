@@ -7,7 +7,9 @@
   1. Folders of src/ are layers, and includes point down only (ABOVE below).
      A header is named by its layer: "base/hash.h", never "../base/hash.h".
   2. tools/, bench/ and examples/ see <bitkv.h> and their own folder; the
-     tools, whose inspector reads files as they are, see src/log/ too.
+     tools, whose inspector reads files as they are, see src/log/ too. A
+     bench/*_micro.c measures one layer and is no client: it sees that layer
+     and below.
   3. include/ includes the standard library only.
   4. A file of src/ has at most 800 lines.
   5. The library never prints, and never ends the program by itself.
@@ -104,9 +106,14 @@ def check_library(root):
 
 
 def check_clients(root):
-    for folder, layers in CLIENTS.items():
+    for folder in CLIENTS:
         for file in sources(root / folder):
             name = file.relative_to(root)
+            if folder == "bench" and file.stem.endswith("_micro"):
+                layer = file.stem[:-len("_micro")]
+                layers = BELOW.get(layer, set()) | ({layer} & set(BELOW))
+            else:
+                layers = CLIENTS[folder]
             for line, quote, path in includes(file.read_text(encoding="utf-8")):
                 first = path.split("/")[0]
                 internal = "/" in path and first in BELOW or "src" in path.split("/")

@@ -60,11 +60,11 @@ test) need_test ;;
 bench)
     need_build
     need python3 have_python
-    need libtkrzw-dev have_cxx_header tkrzw_langc.h
-    need libkyotocabinet-dev have_header kclangc.h
+    need libtkrzw-dev have_cxx_header tkrzw_dbm_hash.h
+    need libkyotocabinet-dev have_cxx_header kchashdb.h
     need liblmdb-dev have_header lmdb.h
-    need libleveldb-dev have_header leveldb/c.h
-    need librocksdb-dev have_header rocksdb/c.h
+    need libleveldb-dev have_cxx_header leveldb/db.h
+    need librocksdb-dev have_cxx_header rocksdb/db.h
     ;;
 coverage)
     need_test
