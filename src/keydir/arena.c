@@ -3,8 +3,8 @@
  * Memory of a KeyDir: pages of 4 KiB out of chunks, and descriptors out of
  * pages.
  *
- * Chunks start at 32 KiB and grow with the whole: a tenth of what there is, so
- * that what is mapped and not yet used stays below a tenth, up to 2 MiB,
+ * Chunks start at 32 KiB and grow with the whole: a sixteenth of what there is, so
+ * that what is mapped and not yet used stays below that, up to 2 MiB,
  * which the kernel is asked to back with one huge page. Chunks are given back
  * only when the KeyDir is destroyed.
  *
@@ -39,7 +39,7 @@
 #define PAGE_SIZE   ((size_t)BKV_KEYDIR_PAGE_SIZE)
 #define CHUNK_MIN   ((size_t)32 << 10)
 #define CHUNK_MAX   ((size_t)2 << 20)
-#define CHUNK_SHARE 10u
+#define CHUNK_SHARE 16u
 
 /* A spare is wanted when this much of a chunk is left, but this much at least. */
 #define SPARE_SHARE     16u

@@ -55,7 +55,7 @@ int bkv_keydir_scan(const struct bkv_keydir *kd, uint64_t *cursor, struct bkv_ke
     for (uint32_t p = 0; p < st->pages; p++) {
         for (uint32_t l = 0; l < PAGE_LINES; l++) {
             const struct line *line = &st->page[p]->lines[l];
-            __builtin_prefetch(line + 8);
+            prefetch(line + 8);
             for (unsigned i = 0; i < LINE_SLOTS; i++) {
                 uint64_t lo = slot_get(&line->slots[i].w0);
                 if (lo <= SLOT_DELETED)
@@ -84,7 +84,7 @@ static uint64_t sweep_table(struct bkv_keydir *kd, uint32_t index, bkv_keydir_sw
     for (uint32_t p = 0; p < st->pages; p++) {
         for (uint32_t l = 0; l < PAGE_LINES; l++) {
             struct line *line = &st->page[p]->lines[l];
-            __builtin_prefetch(line + 8);
+            prefetch(line + 8);
             for (unsigned i = 0; i < LINE_SLOTS; i++) {
                 struct slot *slot = &line->slots[i];
                 if (slot_get(&slot->w0) <= SLOT_DELETED)

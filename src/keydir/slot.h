@@ -131,6 +131,14 @@ static inline uint32_t home_of(uint32_t line, uint32_t distance, uint32_t try)
     return pair << 1 | ((line ^ try) & 1u);
 }
 
+/* The asm keeps GCC from taking a function that only prefetches for one that
+ * has no effect, and leaving out the call (seen with 12.2). */
+static inline __attribute__((always_inline)) void prefetch(const void *address)
+{
+    __builtin_prefetch(address);
+    __asm__ volatile("");
+}
+
 static inline uint64_t slot_get(const _Atomic uint64_t *word)
 {
     return atomic_load_explicit(word, memory_order_relaxed);
@@ -141,14 +149,30 @@ static inline void slot_set(_Atomic uint64_t *word, uint64_t value)
     atomic_store_explicit(word, value, memory_order_relaxed);
 }
 
+/* Words 0 of a line. */
+struct line_words {
+    uint64_t w[LINE_SLOTS];
+};
+
+/* acquire: what a reader finds by them was written before. Costs nothing on
+ * x86-64, so the writer loads likewise. */
+static inline struct line_words line_load(const struct line *line)
+{
+    const struct slot *s = line->slots;
+    return (struct line_words){{
+        atomic_load_explicit(&s[0].w0, memory_order_acquire),
+        atomic_load_explicit(&s[1].w0, memory_order_acquire),
+        atomic_load_explicit(&s[2].w0, memory_order_acquire),
+        atomic_load_explicit(&s[3].w0, memory_order_acquire),
+    }};
+}
+
 /* Bit i: word 0 of slot i is `value`. Without branches, since which slot it is
  * can't be predicted. */
-static inline unsigned line_match(const uint64_t words[LINE_SLOTS], uint64_t value)
+static inline unsigned line_match(struct line_words words, uint64_t value)
 {
-    unsigned bits = 0;
-    for (unsigned i = 0; i < LINE_SLOTS; i++)
-        bits |= (unsigned)(words[i] == value) << i;
-    return bits;
+    return (unsigned)(words.w[0] == value) | (unsigned)(words.w[1] == value) << 1 |
+           (unsigned)(words.w[2] == value) << 2 | (unsigned)(words.w[3] == value) << 3;
 }
 
 #endif

@@ -97,6 +97,16 @@ static inline const struct subtable *locate(const struct bkv_keydir *kd, uint64_
     }
 }
 
+/* Fetches the pair of lines that tries `try` and `try` + 1 look at. */
+static inline void prefetch_pair(const struct subtable *st, const struct key *key, uint32_t first,
+                                 uint32_t distance, uint32_t try)
+{
+    const struct page *page = st->page[page_at(first, st->pages, try)];
+    uint32_t line = line_at(key->home, distance, try);
+    prefetch(&page->lines[line]);
+    prefetch(&page->lines[line ^ 1u]);
+}
+
 bool bkv_keydir_find(const struct bkv_keydir *kd, const struct bkv_hash *hash, uint64_t *location)
 {
     struct key key = key_of(hash);
@@ -104,12 +114,11 @@ bool bkv_keydir_find(const struct bkv_keydir *kd, const struct bkv_hash *hash, u
     uint32_t pages = st->pages;
     uint32_t first = page_of(key.lo, pages);
     uint32_t distance = distance_of(key.lo);
+    prefetch_pair(st, &key, first, distance, 0);
     for (uint32_t try = 0; try < TRIES; try++) {
         const struct page *page = st->page[page_at(first, pages, try)];
         const struct line *line = &page->lines[line_at(key.home, distance, try)];
-        uint64_t words[LINE_SLOTS];
-        for (unsigned i = 0; i < LINE_SLOTS; i++)
-            words[i] = atomic_load_explicit(&line->slots[i].w0, memory_order_acquire);
+        struct line_words words = line_load(line);
         unsigned match = line_match(words, key.lo);
         while (match != 0) {
             const struct slot *slot = &line->slots[__builtin_ctz(match)];
@@ -123,6 +132,8 @@ bool bkv_keydir_find(const struct bkv_keydir *kd, const struct bkv_hash *hash, u
         }
         if (line_match(words, SLOT_EMPTY) != 0)
             return false;
+        if (try % 2 == 0 && try < TRIES - 2u) /* the next pair, while we look at the other line */
+            prefetch_pair(st, &key, first, distance, try + 2u);
     }
     return false;
 }
@@ -131,17 +142,15 @@ void bkv_keydir_prefetch_table(const struct bkv_keydir *kd, const struct bkv_has
 {
     struct key key = key_of(hash);
     uint32_t tables = atomic_load_explicit(&kd->tables, memory_order_acquire);
-    __builtin_prefetch(atomic_load_explicit(directory_entry(kd, table_address(key.lo, tables)),
-                                            memory_order_relaxed));
+    prefetch(atomic_load_explicit(directory_entry(kd, table_address(key.lo, tables)),
+                                  memory_order_relaxed));
 }
 
 void bkv_keydir_prefetch_line(const struct bkv_keydir *kd, const struct bkv_hash *hash)
 {
     struct key key = key_of(hash);
     const struct subtable *st = locate(kd, key.lo);
-    const struct page *page = st->page[page_of(key.lo, st->pages)];
-    __builtin_prefetch(&page->lines[key.home]);
-    __builtin_prefetch(&page->lines[key.home ^ 1u]);
+    prefetch_pair(st, &key, page_of(key.lo, st->pages), 0, 0);
 }
 
 /* ---------------------------------------------------------------- change */
@@ -152,12 +161,13 @@ struct probe bkv_table_probe(const struct subtable *st, const struct key *key)
     uint32_t pages = st->pages;
     uint32_t first = page_of(key->lo, pages);
     uint32_t distance = distance_of(key->lo);
+    /* A put of a new key looks at some three lines: fetch four at once. */
+    prefetch_pair(st, key, first, distance, 0);
+    prefetch_pair(st, key, first, distance, 2);
     for (uint32_t try = 0; try < TRIES; try++) {
         struct page *page = st->page[page_at(first, pages, try)];
         struct line *line = &page->lines[line_at(key->home, distance, try)];
-        uint64_t words[LINE_SLOTS];
-        for (unsigned i = 0; i < LINE_SLOTS; i++)
-            words[i] = slot_get(&line->slots[i].w0);
+        struct line_words words = line_load(line);
         found.tries = try + 1u;
         unsigned match = line_match(words, key->lo);
         while (match != 0) {
@@ -180,6 +190,8 @@ struct probe bkv_table_probe(const struct subtable *st, const struct key *key)
         }
         if (empty != 0)
             return found;
+        if (try % 2 == 0 && try < TRIES - 4u)
+            prefetch_pair(st, key, first, distance, try + 4u);
     }
     return found;
 }
