@@ -65,26 +65,26 @@ extern "C" {
 /* ------------------------------------------------------------------ */
 
 /** Name, value and message of every code. */
-#define BITKV_ERROR_MAP(X)                                                     \
-    X(OK, 0, "success")                                                        \
-    X(NOT_FOUND, 1, "key not found")                                           \
-    X(ERR_INVALID, -1, "invalid argument")                                     \
-    X(ERR_NO_MEMORY, -2, "out of memory")                                      \
-    X(ERR_IO, -3, "input/output error")                                        \
-    X(ERR_NO_SPACE, -4, "no space left on device")                             \
-    X(ERR_CORRUPT, -5, "data is damaged")                                      \
-    X(ERR_LOCKED, -6, "database is in use by another opener")                  \
-    X(ERR_READ_ONLY, -7, "database was opened read-only")                      \
-    X(ERR_PARTITION_COUNT, -8, "partition count mismatch")                     \
-    X(ERR_NO_DATABASE, -9, "no database in this directory")                    \
-    X(ERR_FORMAT, -10, "unknown format version")                               \
-    X(ERR_SYNC_FAILED, -11, "an earlier sync failed; partition is read-only")  \
-    X(ERR_BUFFER_TOO_SMALL, -12, "buffer is too small for the value")          \
-    X(ERR_FORKED, -13, "handle was opened before a fork")                      \
-    X(ERR_CLOSED, -14, "database is closing")                                  \
-    X(ERR_TOO_MANY_FILES, -15, "file descriptor exhaustion")                   \
-    X(ERR_PERMISSION, -16, "permission denied")                                \
-    X(ERR_LIMIT, -17, "a limit of the store is reached")                       \
+#define BITKV_ERROR_MAP(X)                                                                         \
+    X(OK, 0, "success")                                                                            \
+    X(NOT_FOUND, 1, "key not found")                                                               \
+    X(ERR_INVALID, -1, "invalid argument")                                                         \
+    X(ERR_NO_MEMORY, -2, "out of memory")                                                          \
+    X(ERR_IO, -3, "input/output error")                                                            \
+    X(ERR_NO_SPACE, -4, "no space left on device")                                                 \
+    X(ERR_CORRUPT, -5, "data is damaged")                                                          \
+    X(ERR_LOCKED, -6, "database is in use by another opener")                                      \
+    X(ERR_READ_ONLY, -7, "database was opened read-only")                                          \
+    X(ERR_PARTITION_COUNT, -8, "partition count mismatch")                                         \
+    X(ERR_NO_DATABASE, -9, "no database in this directory")                                        \
+    X(ERR_FORMAT, -10, "unknown format version")                                                   \
+    X(ERR_SYNC_FAILED, -11, "an earlier sync failed; partition is read-only")                      \
+    X(ERR_BUFFER_TOO_SMALL, -12, "buffer is too small for the value")                              \
+    X(ERR_FORKED, -13, "handle was opened before a fork")                                          \
+    X(ERR_CLOSED, -14, "database is closing")                                                      \
+    X(ERR_TOO_MANY_FILES, -15, "file descriptor exhaustion")                                       \
+    X(ERR_PERMISSION, -16, "permission denied")                                                    \
+    X(ERR_LIMIT, -17, "a limit of the store is reached")                                           \
     X(ERR_EXISTS, -18, "database exists already")
 
 typedef enum bitkv_error {
@@ -301,11 +301,13 @@ BITKV_API int bitkv_open(bitkv **db, const char *directory, const bitkv_options 
  * May be called from any thread. Calls that are running when it is called are
  * finished first; no call may begin after it.
  *
- * @param db the handle; invalid afterwards whatever is returned; NULL is
- *           BITKV_OK
+ * @param db the handle; NULL is BITKV_OK
  * @return BITKV_OK, or the first error of the final sync and checkpoint: the
- *         database is closed all the same, and the next opening recovers.
- *         BITKV_ERR_FORKED in a forked child, which must not use the handle
+ *         database is closed and the handle gone all the same, and the next
+ *         opening recovers. Only two errors leave it open: BITKV_ERR_INVALID
+ *         from inside of a bitkv_scan() callback on it, which would wait for
+ *         itself, and BITKV_ERR_FORKED in a forked child, which must not use
+ *         the handle
  */
 BITKV_API int bitkv_close(bitkv *db);
 
@@ -483,18 +485,18 @@ BITKV_API int bitkv_scan(bitkv *db, unsigned flags, bitkv_scan_cb scan_cb, void 
 
 /** Where recovery took the KeyDir from. */
 typedef struct bitkv_recovery {
-    uint64_t duration_ns;         /**< of the opening (of the longest partition) */
-    uint64_t checkpoint_keys;     /**< taken from KeyDir checkpoints */
-    uint64_t hint_records;        /**< replayed from hint files */
-    uint64_t log_records;         /**< replayed from data files */
-    uint64_t log_bytes;           /**< that those took */
-    uint64_t torn_tails;          /**< unsynced tails that were cut */
-    uint64_t torn_tail_bytes;     /**< their length, zero fill aside */
-    uint64_t damaged_regions;     /**< rot in the middle: skipped */
-    uint64_t damaged_bytes;       /**< their length */
-    uint64_t rejected_hints;      /**< hint files that did not verify: rebuilt */
+    uint64_t duration_ns;          /**< of the opening (of the longest partition) */
+    uint64_t checkpoint_keys;      /**< taken from KeyDir checkpoints */
+    uint64_t hint_records;         /**< replayed from hint files */
+    uint64_t log_records;          /**< replayed from data files */
+    uint64_t log_bytes;            /**< that those took */
+    uint64_t torn_tails;           /**< unsynced tails that were cut */
+    uint64_t torn_tail_bytes;      /**< their length, zero fill aside */
+    uint64_t damaged_regions;      /**< rot in the middle: skipped */
+    uint64_t damaged_bytes;        /**< their length */
+    uint64_t rejected_hints;       /**< hint files that did not verify: rebuilt */
     uint64_t rejected_checkpoints; /**< checkpoints that did not verify: rebuilt */
-    uint64_t removed_files;       /**< leftovers of interrupted work */
+    uint64_t removed_files;        /**< leftovers of interrupted work */
 } bitkv_recovery;
 
 /** Counters since opening, and gauges of now. */
@@ -526,8 +528,8 @@ typedef struct bitkv_statistics {
 
     bitkv_recovery recovery;
 
-    uint32_t partitions;    /**< in these figures */
-    bitkv_io_mode io_mode;  /**< that runs; never AUTO */
+    uint32_t partitions;     /**< in these figures */
+    bitkv_io_mode io_mode;   /**< that runs; never AUTO */
     char io_mode_reason[96]; /**< why */
     uint32_t writes_refused; /**< partitions that refuse writes after a failed sync */
 

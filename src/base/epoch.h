@@ -36,4 +36,7 @@ bool bkv_epoch_passed(uint64_t stamp);
 /* Blocks until it has passed; not to be called inside a section. */
 void bkv_epoch_wait(uint64_t stamp);
 
+/* In a child of fork(): the other threads are gone, their slots are free. */
+void bkv_epoch_after_fork(void);
+
 #endif

@@ -1,0 +1,90 @@
+# A thin front for CMake: `make help` lists the targets.
+
+BUILD ?= build
+JOBS  ?= $(shell nproc 2>/dev/null || echo 2)
+# Tests that run at a time.
+TEST_JOBS ?= 2
+WERROR ?= OFF
+DESTDIR ?=
+
+CONFIGURE = cmake $$(command -v ninja >/dev/null && echo "-G Ninja") -S . -DBITKV_WERROR=$(WERROR)
+TEST = ctest --output-on-failure --no-tests=error --parallel $(TEST_JOBS)
+
+.DEFAULT_GOAL := all
+.PHONY: help all demo test bench asan tsan coverage install format lint clean
+.NOTPARALLEL:
+MAKEFLAGS += --no-print-directory
+
+help:
+	@echo "make all      build the libraries, tools and examples"
+	@echo "make demo     build BitKV and show it at work on this machine's package catalogue"
+	@echo "make test     build it and run all tests"
+	@echo "make bench    measure it, and the peers that are installed"
+	@echo "make asan     all tests with AddressSanitizer and UndefinedBehaviorSanitizer"
+	@echo "make tsan     all tests with ThreadSanitizer"
+	@echo "make coverage lines of src/ that the tests reach"
+	@echo "make install  install (PREFIX=/usr/local, DESTDIR=)"
+	@echo "make format   lay out the sources with clang-format"
+	@echo "make lint     layers, layout, clang-tidy, cppcheck"
+	@echo "make clean    remove the build folder"
+
+all:
+	@scripts/setup.sh build
+	@$(CONFIGURE) -B $(BUILD)/plain -DBITKV_BUILD_TESTS=OFF
+	@cmake --build $(BUILD)/plain -j $(JOBS)
+
+demo:
+	@scripts/setup.sh demo
+	@mkdir -p $(BUILD)
+	@{ $(CONFIGURE) -B $(BUILD)/plain -DBITKV_BUILD_TESTS=OFF && \
+	   cmake --build $(BUILD)/plain -j $(JOBS); } > $(BUILD)/demo.log 2>&1 || \
+	   { cat $(BUILD)/demo.log; exit 1; }
+	@scripts/demo.sh $(BUILD)/plain
+
+test:
+	@scripts/setup.sh test
+	@$(CONFIGURE) -B $(BUILD)/test
+	@cmake --build $(BUILD)/test -j $(JOBS)
+	@cd $(BUILD)/test && $(TEST)
+
+bench:
+	@scripts/setup.sh bench
+	@$(CONFIGURE) -B $(BUILD)/bench -DBITKV_BUILD_TESTS=OFF -DBITKV_BUILD_BENCH=ON
+	@cmake --build $(BUILD)/bench -j $(JOBS)
+	@scripts/bench.sh $(BUILD)/bench
+
+asan:
+	@scripts/setup.sh test
+	@$(CONFIGURE) -B $(BUILD)/asan -DBITKV_SANITIZE=address
+	@cmake --build $(BUILD)/asan -j $(JOBS)
+	@cd $(BUILD)/asan && $(TEST)
+
+tsan:
+	@scripts/setup.sh test
+	@$(CONFIGURE) -B $(BUILD)/tsan -DBITKV_SANITIZE=thread
+	@cmake --build $(BUILD)/tsan -j $(JOBS)
+	@cd $(BUILD)/tsan && $(TEST)
+
+coverage:
+	@scripts/setup.sh coverage
+	@$(CONFIGURE) -B $(BUILD)/coverage -DCMAKE_BUILD_TYPE=Debug -DBITKV_COVERAGE=ON
+	@cmake --build $(BUILD)/coverage -j $(JOBS)
+	@find $(BUILD)/coverage -name '*.gcda' -delete
+	@cd $(BUILD)/coverage && $(TEST)
+	@gcovr --root . --filter src/ $(BUILD)/coverage
+
+install: all
+	@DESTDIR=$(DESTDIR) cmake --install $(BUILD)/plain $(if $(PREFIX),--prefix $(PREFIX))
+	@if [ -z "$(DESTDIR)" ] && [ "$$(id -u)" = 0 ]; then ldconfig; fi
+
+format:
+	@scripts/setup.sh lint
+	@scripts/format.sh
+
+lint:
+	@scripts/setup.sh lint
+	@$(CONFIGURE) -B $(BUILD)/test
+	@scripts/lint.sh $(BUILD)/test
+
+clean:
+	@rm -rf $(BUILD)

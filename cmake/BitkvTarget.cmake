@@ -1,0 +1,55 @@
+# Language, warnings and sanitizers of BitKV's own targets. Flags are set per
+# target and PRIVATE, so that a project that adds BitKV as a subdirectory keeps
+# its own.
+
+set(bitkv_warnings
+    -Wall -Wextra -Wpedantic
+    -Wshadow -Wconversion -Wsign-conversion
+    -Wstrict-prototypes -Wmissing-prototypes
+    -Wundef -Wcast-qual -Wpointer-arith -Wwrite-strings
+    -Wformat=2 -Wvla)
+
+set(bitkv_sanitizer_flags "")
+if(BITKV_SANITIZE STREQUAL "address")
+    set(bitkv_sanitizer_flags -fsanitize=address,undefined)
+elseif(BITKV_SANITIZE STREQUAL "thread")
+    set(bitkv_sanitizer_flags -fsanitize=thread)
+elseif(BITKV_SANITIZE)
+    message(FATAL_ERROR "BITKV_SANITIZE is '${BITKV_SANITIZE}': use address, thread, or nothing")
+endif()
+
+# Objects of such a build need a run-time library that programs built outside
+# it do not link.
+set(bitkv_instrumented OFF)
+if(BITKV_SANITIZE OR BITKV_COVERAGE)
+    set(bitkv_instrumented ON)
+endif()
+
+# bitkv_configure_target(target): what every target of this project is built with.
+function(bitkv_configure_target target)
+    set_target_properties(${target} PROPERTIES
+        C_STANDARD 17
+        C_STANDARD_REQUIRED ON
+        C_EXTENSIONS OFF
+        C_VISIBILITY_PRESET hidden)
+    target_compile_definitions(${target} PRIVATE
+        _GNU_SOURCE
+        # Assertions too dear for hot paths of a release; see src/base/assert.h.
+        $<$<OR:$<CONFIG:Debug>,$<BOOL:${BITKV_SANITIZE}>>:BKV_DEBUG=1>)
+    target_compile_options(${target} PRIVATE
+        $<$<COMPILE_LANGUAGE:C>:${bitkv_warnings}>
+        $<$<BOOL:${BITKV_WERROR}>:-Werror>)
+    if(BITKV_COVERAGE)
+        target_compile_options(${target} PRIVATE --coverage -fprofile-update=atomic)
+        target_link_options(${target} PRIVATE --coverage)
+    endif()
+    if(bitkv_sanitizer_flags)
+        target_compile_options(${target} PRIVATE
+            ${bitkv_sanitizer_flags} -fno-sanitize-recover=all -fno-omit-frame-pointer
+            # What gcc instruments, it understands less of: its manual tells of
+            # false positives. And it says that it does not model fences, for
+            # which the code's own reasons and tests answer.
+            $<$<C_COMPILER_ID:GNU>:-Wno-maybe-uninitialized;-Wno-tsan>)
+        target_link_options(${target} PRIVATE ${bitkv_sanitizer_flags})
+    endif()
+endfunction()

@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: MIT */
+#include "base/memory.h"
+
+#include "base/assert.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#define HUGE_PAGE (2u << 20)
+
+static bkv_alloc_hook hook;
+static void *hook_user;
+
+void bkv_alloc_set_hook(bkv_alloc_hook new_hook, void *user)
+{
+    hook = new_hook;
+    hook_user = user;
+}
+
+static bool allowed(size_t size)
+{
+    return BKV_LIKELY(hook == NULL) || hook(size, hook_user);
+}
+
+void *bkv_malloc(size_t size)
+{
+    return allowed(size) ? malloc(size) : NULL;
+}
+
+void *bkv_calloc(size_t count, size_t size)
+{
+    return allowed(size) ? calloc(count, size) : NULL;
+}
+
+void *bkv_realloc(void *old, size_t size)
+{
+    return allowed(size) ? realloc(old, size) : NULL;
+}
+
+void *bkv_alloc_aligned(size_t size)
+{
+    size_t rounded = (size + 63u) & ~(size_t)63u;
+    void *memory = allowed(rounded) ? aligned_alloc(64, rounded) : NULL;
+    if (memory != NULL)
+        memset(memory, 0, rounded);
+    return memory;
+}
+
+void bkv_mfree(void *memory)
+{
+    free(memory);
+}
+
+char *bkv_strdup(const char *text)
+{
+    size_t size = strlen(text) + 1;
+    char *copy = bkv_malloc(size);
+    if (copy != NULL)
+        memcpy(copy, text, size);
+    return copy;
+}
+
+void *bkv_pages_map(size_t size, bool huge)
+{
+    if (!allowed(size))
+        return NULL;
+    size_t slack = huge ? HUGE_PAGE : 0;
+    char *base =
+        mmap(NULL, size + slack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (base == MAP_FAILED)
+        return NULL;
+    if (!huge)
+        return base;
+    /* Cut the aligned middle out of the larger mapping. */
+    size_t before = (HUGE_PAGE - ((uintptr_t)base & (HUGE_PAGE - 1))) & (HUGE_PAGE - 1);
+    if (before > 0)
+        (void)munmap(base, before);
+    if (slack > before)
+        (void)munmap(base + before + size, slack - before);
+    (void)madvise(base + before, size, MADV_HUGEPAGE); /* advice: no kernel has to take it */
+    return base + before;
+}
+
+void bkv_pages_unmap(void *pages, size_t size)
+{
+    if (pages != NULL)
+        (void)munmap(pages, size);
+}

@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: MIT */
+/* An open database, for the files of this folder. */
+#ifndef BKV_DB_DB_H
+#define BKV_DB_DB_H
+
+#include "db/fork.h"
+#include "partition/partition.h"
+
+#include "base/limits.h"
+
+#include <bitkv.h>
+
+#include <stdatomic.h>
+#include <stdbool.h>
+
+struct bitkv {
+    /* hot: read by every call */
+    struct bkv_partition **partitions;
+    struct bkv_hash_key hash_key;
+    uint32_t partition_count;
+    uint32_t fork_generation;
+    _Atomic bool closing;
+
+    struct bkv_store store;
+    struct bkv_fork_member fork_member;
+    _Atomic uint32_t scans; /* that run: closing waits for them */
+    bool guarded;           /* the SIGBUS guard is ours to release */
+    uint64_t opened_in_ns;
+    char io_mode_reason[96];
+};
+
+/* Does the calling thread run a callback of bitkv_scan() on this database? */
+bool bkv_db_scanning_here(const struct bitkv *db);
+
+#endif

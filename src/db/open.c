@@ -1,0 +1,345 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Opening and closing.
+ *
+ *   open: options -> directory -> lock -> MANIFEST (made, if missing)
+ *         -> I/O mode -> partitions, all recovering at once
+ *
+ * The lock is flock() on the directory itself: held by the kernel, so that a
+ * crash leaves none behind, and there is no lock file that somebody could
+ * delete. A writer takes it exclusively, read-only openers share it.
+ *
+ * The MANIFEST is written last: a creation that was interrupted leaves empty
+ * partition directories, which the next one takes over. Data files without a
+ * MANIFEST are a damaged database, never an empty one.
+ *
+ * Every step that fails undoes those before it, in reverse order.
+ */
+#include "db/db.h"
+
+#include "base/bytes.h"
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/limits.h"
+#include "base/memory.h"
+#include "db/io_mode.h"
+#include "db/options.h"
+#include "io/io.h"
+#include "io/mapping.h"
+#include "log/filename.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/resource.h>
+#include <time.h>
+
+/* --- the directory ---------------------------------------------------------------------- */
+
+/* Makes the entry of a directory that was just created durable. */
+static int sync_parent(const struct bkv_dir *dir)
+{
+    int fd = bkv_io->openat(dir->fd, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+    if (fd < 0)
+        return bkv_error_sys(errno, "cannot open the parent directory of %s", dir->path);
+    int rc = BITKV_OK;
+    if (bkv_io->fsync(fd) != 0)
+        rc = bkv_error_sys(errno, "cannot sync the parent directory of %s", dir->path);
+    (void)bkv_io->close(fd);
+    return rc;
+}
+
+static int open_directory(struct bkv_dir *dir, const char *path, const bitkv_options *options)
+{
+    dir->file_mode = (mode_t)options->file_mode;
+    dir->dir_mode = (mode_t)options->directory_mode;
+    bool create = options->create_if_missing && !options->read_only;
+    bool made = create && bkv_io->mkdirat(AT_FDCWD, path, dir->dir_mode) == 0;
+    if (create && !made && errno != EEXIST)
+        return bkv_error_sys(errno, "cannot create directory %s", path);
+    dir->fd = bkv_io->openat(AT_FDCWD, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+    if (dir->fd < 0) {
+        int code = bkv_error_sys(errno, "cannot open directory %s", path);
+        return errno == ENOENT ? bkv_error(BITKV_ERR_NO_DATABASE, "%s does not exist", path) : code;
+    }
+    char *absolute = realpath(path, NULL);
+    dir->path = bkv_strdup(absolute != NULL ? absolute : path);
+    free(absolute);
+    if (dir->path == NULL)
+        return bkv_error(BITKV_ERR_NO_MEMORY, "no memory to open %s", path);
+    return made ? sync_parent(dir) : BITKV_OK;
+}
+
+static void close_directory(struct bkv_dir *dir)
+{
+    if (dir->fd >= 0)
+        (void)bkv_io->close(dir->fd); /* and with it the lock */
+    dir->fd = -1;
+    bkv_mfree(dir->path);
+    dir->path = NULL;
+}
+
+static int lock_directory(const struct bkv_dir *dir, bool shared)
+{
+    int result;
+    do
+        result = bkv_io->flock(dir->fd, (shared ? LOCK_SH : LOCK_EX) | LOCK_NB);
+    while (result != 0 && errno == EINTR);
+    if (result == 0)
+        return BITKV_OK;
+    if (errno == EWOULDBLOCK)
+        return bkv_error(BITKV_ERR_LOCKED,
+                         "%s is open in another process, or twice in this one; close it there, or "
+                         "open both read-only",
+                         dir->path);
+    return bkv_error_sys(errno, "cannot lock %s", dir->path);
+}
+
+/* --- the database in it -------------------------------------------------------------------- */
+
+static uint32_t cpu_count(void)
+{
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof set, &set) != 0)
+        return 1;
+    int count = CPU_COUNT(&set);
+    return count < 1 ? 1 : (uint32_t)bkv_min64((uint64_t)count, BITKV_PARTITIONS_MAX);
+}
+
+static int on_data_file(void *user, const char *name)
+{
+    (void)user;
+    uint64_t id;
+    enum bkv_file_kind kind = bkv_name_parse(name, &id);
+    return kind == BKV_FILE_DATA ? BITKV_ERR_CORRUPT : BITKV_OK;
+}
+
+/* Data without a MANIFEST must not be taken for an empty directory. */
+static int refuse_data(void *user, const char *name)
+{
+    struct bkv_dir *dir = user;
+    if (strncmp(name, "partition_", strlen("partition_")) != 0 || strlen(name) >= BKV_NAME_SIZE)
+        return BITKV_OK;
+    int rc = bkv_dir_list(dir, name, NULL, on_data_file);
+    if (rc == BITKV_ERR_CORRUPT)
+        return bkv_error(rc, "%s has data in %s but no " BKV_MANIFEST_NAME "; restore it",
+                         dir->path, name);
+    return BITKV_OK; /* a plain file of that name, say: its creation will tell */
+}
+
+static int make_partitions(struct bkv_dir *dir, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        char name[BKV_NAME_SIZE];
+        bkv_name_partition(name, i);
+        if (bkv_io->mkdirat(dir->fd, name, dir->dir_mode) != 0 && errno != EEXIST)
+            return bkv_error_sys(errno, "cannot create directory %s/%s", dir->path, name);
+    }
+    return bkv_dir_sync(dir, NULL);
+}
+
+static int create_database(struct bkv_dir *dir, const bitkv_options *options,
+                           struct bkv_manifest *manifest)
+{
+    int rc = bkv_dir_list(dir, NULL, dir, refuse_data);
+    if (rc == BITKV_OK)
+        rc = bkv_manifest_init(manifest,
+                               options->partitions != 0 ? options->partitions : cpu_count());
+    if (rc == BITKV_OK)
+        rc = make_partitions(dir, manifest->partitions);
+    if (rc == BITKV_OK)
+        rc = bkv_manifest_write(dir, manifest);
+    return rc;
+}
+
+static int read_or_create(struct bkv_dir *dir, const bitkv_options *options,
+                          struct bkv_manifest *manifest)
+{
+    int rc = bkv_manifest_read(dir, manifest);
+    if (rc == BITKV_NOT_FOUND) {
+        if (!options->create_if_missing || options->read_only)
+            return bkv_error(BITKV_ERR_NO_DATABASE, "%s has no " BKV_MANIFEST_NAME, dir->path);
+        return create_database(dir, options, manifest);
+    }
+    if (rc != BITKV_OK)
+        return rc;
+    if (options->error_if_exists)
+        return bkv_error(BITKV_ERR_EXISTS, "%s has a database already", dir->path);
+    if (options->partitions != 0 && options->partitions != manifest->partitions)
+        return bkv_error(BITKV_ERR_PARTITION_COUNT,
+                         "%s was created with %" PRIu32 " partitions and is opened with %" PRIu32
+                         "; 0 takes what it has",
+                         dir->path, manifest->partitions, options->partitions);
+    return BITKV_OK;
+}
+
+/* Of each partition. Descriptors bound it with pwrite; a mapping needs none,
+ * but the kernel has a limit of mappings (vm.max_map_count, 65,530). */
+static uint32_t open_segments_limit(const struct bkv_store *store)
+{
+    uint64_t total = store->options.max_open_segments;
+    uint32_t partitions = store->manifest.partitions;
+    if (total == 0) {
+        struct rlimit limit = {.rlim_cur = 1024};
+        (void)getrlimit(RLIMIT_NOFILE, &limit);
+        uint64_t half = bkv_min64(limit.rlim_cur, 8192) / 2;
+        uint64_t needed = 4ull * partitions; /* tails, spares and work in progress */
+        total = store->mapped ? 16384 : (half > needed ? half - needed : 0);
+    }
+    return (uint32_t)bkv_max64(1, bkv_min64(total / partitions, BKV_SEGMENTS_MAX));
+}
+
+/* --- the partitions -------------------------------------------------------------------------- */
+
+static void stop_partitions(struct bitkv *db)
+{
+    for (uint32_t i = 0; i < db->partition_count; i++) {
+        if (db->partitions[i] != NULL)
+            (void)bkv_partition_stop(db->partitions[i], false);
+        db->partitions[i] = NULL;
+    }
+}
+
+static int start_partitions(struct bitkv *db)
+{
+    uint32_t count = db->partition_count;
+    int rc = BITKV_OK;
+    for (uint32_t i = 0; i < count && rc == BITKV_OK; i++)
+        rc = bkv_partition_start(&db->partitions[i], &db->store, i);
+    char context[BKV_ERROR_CONTEXT_SIZE] = "";
+    if (rc != BITKV_OK)
+        (void)snprintf(context, sizeof context, "%s", bitkv_error_context());
+    for (uint32_t i = 0; i < count && db->partitions[i] != NULL; i++) {
+        int one = bkv_partition_await(db->partitions[i]);
+        if (one != BITKV_OK && rc == BITKV_OK) {
+            rc = one;
+            (void)snprintf(context, sizeof context, "%s", bitkv_error_context());
+        }
+    }
+    if (rc != BITKV_OK) {
+        stop_partitions(db);
+        rc = bkv_error(rc, "%s", context);
+    }
+    return rc;
+}
+
+static int guard_sigbus(struct bitkv *db)
+{
+    if (!db->store.mapped)
+        return BITKV_OK;
+    int rc = bkv_sigbus_guard_acquire();
+    db->guarded = rc == BITKV_OK;
+    return rc;
+}
+
+static int open_in(struct bitkv *db)
+{
+    struct bkv_store *store = &db->store;
+    int rc = lock_directory(&store->dir, store->options.read_only);
+    if (rc == BITKV_OK)
+        rc = read_or_create(&store->dir, &store->options, &store->manifest);
+    if (rc == BITKV_OK)
+        rc = bkv_io_mode_choose(&store->dir, store->options.io_mode, &store->mapped,
+                                db->io_mode_reason, sizeof db->io_mode_reason);
+    if (rc == BITKV_OK)
+        rc = guard_sigbus(db);
+    if (rc != BITKV_OK)
+        return rc;
+    db->hash_key = store->manifest.hash_key;
+    db->partition_count = store->manifest.partitions;
+    store->open_segments_max = open_segments_limit(store);
+    db->partitions = bkv_calloc(db->partition_count, sizeof *db->partitions);
+    if (db->partitions == NULL)
+        return bkv_error(BITKV_ERR_NO_MEMORY, "no memory for %" PRIu32 " partitions",
+                         db->partition_count);
+    return start_partitions(db);
+}
+
+static void release(struct bitkv *db)
+{
+    bkv_mfree(db->partitions);
+    if (db->guarded)
+        bkv_sigbus_guard_release();
+    close_directory(&db->store.dir);
+    bkv_mfree(db);
+}
+
+int bitkv_open(bitkv **out, const char *directory, const bitkv_options *options)
+{
+    if (out == NULL)
+        return bkv_error(BITKV_ERR_INVALID, "bitkv_open: no place for the handle");
+    *out = NULL;
+    if (directory == NULL || directory[0] == '\0')
+        return bkv_error(BITKV_ERR_INVALID, "bitkv_open: no directory");
+    uint64_t begun = bkv_now_ns();
+    bitkv_options checked;
+    int rc = bkv_options_check(&checked, options);
+    if (rc != BITKV_OK)
+        return rc;
+    struct bitkv *db = bkv_alloc_aligned(sizeof *db);
+    if (db == NULL)
+        return bkv_error(BITKV_ERR_NO_MEMORY, "no memory to open %s", directory);
+    db->store.dir.fd = -1;
+    db->store.options = checked;
+    db->fork_generation = bkv_fork_generation();
+    if (db->fork_generation == 0)
+        rc = BITKV_ERR_NO_MEMORY;
+    if (rc == BITKV_OK)
+        rc = open_directory(&db->store.dir, directory, &checked);
+    if (rc == BITKV_OK)
+        rc = open_in(db);
+    if (rc != BITKV_OK) {
+        release(db);
+        return rc;
+    }
+    db->fork_member.lock_fd = &db->store.dir.fd;
+    bkv_fork_register(&db->fork_member);
+    db->opened_in_ns = bkv_now_ns() - begun;
+    *out = db;
+    return BITKV_OK;
+}
+
+/* --- closing ------------------------------------------------------------------------------------
+ */
+
+static void wait_for_calls(struct bitkv *db)
+{
+    /* Calls that saw `closing` unset are in epoch sections; scans count
+     * themselves, since they leave theirs between records. */
+    atomic_store_explicit(&db->closing, true, memory_order_seq_cst);
+    while (atomic_load(&db->scans) > 0) {
+        struct timespec t = {.tv_sec = 0, .tv_nsec = 200000};
+        (void)clock_nanosleep(CLOCK_MONOTONIC, 0, &t, NULL);
+    }
+    bkv_epoch_wait(bkv_epoch_stamp());
+}
+
+int bitkv_close(bitkv *db)
+{
+    if (db == NULL)
+        return BITKV_OK;
+    if (bkv_forked(db->fork_generation))
+        return bkv_error(BITKV_ERR_FORKED, "bitkv_close in a forked child; the handle belongs to "
+                                           "the parent");
+    if (bkv_db_scanning_here(db))
+        return bkv_error(BITKV_ERR_INVALID, "bitkv_close from a callback of bitkv_scan on the same "
+                                            "database: end the scan first");
+    wait_for_calls(db);
+    bkv_fork_unregister(&db->fork_member);
+    int rc = BITKV_OK;
+    char context[BKV_ERROR_CONTEXT_SIZE] = "";
+    for (uint32_t i = 0; i < db->partition_count; i++) {
+        int one = bkv_partition_stop(db->partitions[i], true);
+        if (one != BITKV_OK && rc == BITKV_OK) {
+            rc = one;
+            (void)snprintf(context, sizeof context, "%s", bitkv_error_context());
+        }
+    }
+    release(db);
+    return rc == BITKV_OK ? BITKV_OK : bkv_error(rc, "%s", context);
+}

@@ -1,0 +1,361 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The calls of bitkv.h: check, enter an epoch section, hash, route, act.
+ *
+ * The section also keeps the database: bitkv_close() sets `closing`, then
+ * waits until every section of that moment has been left. The order (enter,
+ * then look at `closing`; set `closing`, then scan the sections) is sequential
+ * consistency on both sides, so no call slips through.
+ */
+#include "db/db.h"
+
+#include "base/assert.h"
+#include "base/error.h"
+#include "base/memory.h"
+#include "io/mapping.h"
+
+#include <string.h>
+
+/* Keys of bitkv_multi_get() that are in the pipeline together: enough to
+ * overlap their cache misses, few enough to stay in the first-level cache. */
+#define PIPELINE 16u
+
+const char *bitkv_version(void)
+{
+#define TEXT_(x) #x
+#define TEXT(x)  TEXT_(x)
+    return TEXT(BITKV_VERSION_MAJOR) "." TEXT(BITKV_VERSION_MINOR) "." TEXT(BITKV_VERSION_PATCH);
+#undef TEXT
+#undef TEXT_
+}
+
+/* --- what every call begins with ------------------------------------------------------------ */
+
+static int refuse_call(const struct bitkv *db)
+{
+    if (bkv_forked(db->fork_generation))
+        return bkv_error(BITKV_ERR_FORKED, "this handle was opened before a fork; open the "
+                                           "database in the child, after the parent closed it");
+    return bkv_error(BITKV_ERR_CLOSED, "the database is being closed");
+}
+
+static inline int begin(const struct bitkv *db, struct bkv_epoch_slot **slot)
+{
+    if (BKV_UNLIKELY(db == NULL))
+        return bkv_error(BITKV_ERR_INVALID, "no database handle");
+    if (BKV_UNLIKELY(bkv_forked(db->fork_generation)))
+        return refuse_call(db);
+    *slot = bkv_epoch_enter();
+    if (BKV_UNLIKELY(*slot == NULL))
+        return bkv_error(BITKV_ERR_NO_MEMORY, "no memory for another thread");
+    if (BKV_UNLIKELY(atomic_load_explicit(&db->closing, memory_order_seq_cst))) {
+        bkv_epoch_exit(*slot);
+        return refuse_call(db);
+    }
+    return BITKV_OK;
+}
+
+static inline int check_key(const void *key, size_t key_size)
+{
+    if (BKV_UNLIKELY(key == NULL || key_size == 0 || key_size > BITKV_KEY_SIZE_MAX))
+        return bkv_error(BITKV_ERR_INVALID, "a key has 1 to %u bytes, not %zu", BITKV_KEY_SIZE_MAX,
+                         key == NULL ? (size_t)0 : key_size);
+    return BITKV_OK;
+}
+
+static inline struct bkv_partition *route(const struct bitkv *db, const struct bkv_hash *hash)
+{
+    return db->partitions[bkv_hash_partition(hash, db->partition_count)];
+}
+
+/* --- reading ------------------------------------------------------------------------------------
+ */
+
+static inline int get(struct bitkv *db, const void *key, size_t key_size, struct bkv_sink *sink)
+{
+    struct bkv_epoch_slot *slot = NULL;
+    int rc = check_key(key, key_size);
+    if (BKV_LIKELY(rc == BITKV_OK))
+        rc = begin(db, &slot);
+    if (BKV_UNLIKELY(rc != BITKV_OK))
+        return rc;
+    struct bkv_hash hash = bkv_hash(&db->hash_key, key, key_size);
+    rc = bkv_partition_get(route(db, &hash), slot, &hash, key, key_size, sink);
+    bkv_epoch_exit(slot);
+    return rc;
+}
+
+int bitkv_get(bitkv *db, const void *key, size_t key_size, void **value, size_t *value_size)
+{
+    if (value == NULL)
+        return bkv_error(BITKV_ERR_INVALID, "bitkv_get: no place for the value");
+    *value = NULL;
+    struct bkv_sink sink = {.kind = BKV_SINK_ALLOCATE};
+    int rc = get(db, key, key_size, &sink);
+    if (rc == BITKV_OK) {
+        *value = sink.buffer;
+        if (value_size != NULL)
+            *value_size = sink.size;
+    }
+    return rc;
+}
+
+int bitkv_get_into(bitkv *db, const void *key, size_t key_size, void *buffer, size_t buffer_size,
+                   size_t *value_size)
+{
+    if (buffer == NULL && buffer_size > 0)
+        return bkv_error(BITKV_ERR_INVALID, "bitkv_get_into: no buffer");
+    struct bkv_sink sink = {.kind = BKV_SINK_BUFFER, .buffer = buffer, .capacity = buffer_size};
+    int rc = get(db, key, key_size, &sink);
+    if (value_size != NULL && (rc == BITKV_OK || rc == BITKV_ERR_BUFFER_TOO_SMALL))
+        *value_size = sink.size;
+    return rc;
+}
+
+int bitkv_get_view(bitkv *db, const void *key, size_t key_size, bitkv_view *view)
+{
+    if (view == NULL)
+        return bkv_error(BITKV_ERR_INVALID, "bitkv_get_view: no view");
+    *view = (bitkv_view){0};
+    struct bkv_sink sink = {.kind = BKV_SINK_VIEW, .view = view};
+    return get(db, key, key_size, &sink);
+}
+
+void bitkv_view_release(bitkv_view *view)
+{
+    if (view == NULL)
+        return;
+    bkv_mapping_unref(view->pin);
+    *view = (bitkv_view){0};
+}
+
+void bitkv_free(void *value)
+{
+    bkv_mfree(value);
+}
+
+int bitkv_exists(bitkv *db, const void *key, size_t key_size)
+{
+    struct bkv_sink sink = {.kind = BKV_SINK_NONE};
+    return get(db, key, key_size, &sink);
+}
+
+/* --- reading many
+ * --------------------------------------------------------------------------------- */
+
+static void get_item(struct bkv_partition *partition, struct bkv_epoch_slot *slot,
+                     const struct bkv_hash *hash, bitkv_get_item *item)
+{
+    struct bkv_sink sink = {
+        .kind = item->buffer != NULL ? BKV_SINK_BUFFER : BKV_SINK_ALLOCATE,
+        .buffer = item->buffer,
+        .capacity = item->buffer_size,
+    };
+    item->status = bkv_partition_get(partition, slot, hash, item->key, item->key_size, &sink);
+    item->value_size = sink.size;
+    item->value = item->status == BITKV_OK ? sink.buffer : NULL;
+}
+
+/* One stage over the whole group, then the next, so that each stage's cache
+ * misses overlap. */
+static void get_group(struct bitkv *db, struct bkv_epoch_slot *slot, bitkv_get_item *items,
+                      size_t count)
+{
+    struct bkv_hash hashes[PIPELINE];
+    struct bkv_partition *partitions[PIPELINE]; /* NULL: not a key */
+    for (size_t i = 0; i < count; i++) {
+        items[i].value = NULL;
+        items[i].value_size = 0;
+        items[i].status = check_key(items[i].key, items[i].key_size);
+        partitions[i] = NULL;
+        if (items[i].status != BITKV_OK)
+            continue;
+        hashes[i] = bkv_hash(&db->hash_key, items[i].key, items[i].key_size);
+        partitions[i] = route(db, &hashes[i]);
+        bkv_partition_prefetch_index(partitions[i], &hashes[i]);
+    }
+    for (size_t i = 0; i < count; i++) {
+        if (partitions[i] != NULL)
+            bkv_partition_prefetch_slot(partitions[i], &hashes[i]);
+    }
+    for (size_t i = 0; i < count; i++) {
+        if (partitions[i] != NULL)
+            bkv_partition_prefetch_record(partitions[i], &hashes[i]);
+    }
+    for (size_t i = 0; i < count; i++) {
+        if (partitions[i] != NULL)
+            get_item(partitions[i], slot, &hashes[i], &items[i]);
+    }
+}
+
+int bitkv_multi_get(bitkv *db, bitkv_get_item *items, size_t count)
+{
+    if (items == NULL && count > 0)
+        return bkv_error(BITKV_ERR_INVALID, "bitkv_multi_get: no items");
+    struct bkv_epoch_slot *slot = NULL;
+    int rc = begin(db, &slot);
+    if (rc != BITKV_OK)
+        return rc;
+    for (size_t at = 0; at < count; at += PIPELINE)
+        get_group(db, slot, items + at, count - at < PIPELINE ? count - at : PIPELINE);
+    bkv_epoch_exit(slot);
+    for (size_t i = 0; i < count; i++) {
+        if (items[i].status < 0)
+            return items[i].status;
+    }
+    return BITKV_OK;
+}
+
+/* --- writing
+ * ---------------------------------------------------------------------------------------- */
+
+static int check_write(const struct bitkv *db, const void *key, size_t key_size,
+                       bitkv_durability durability)
+{
+    int rc = check_key(key, key_size);
+    if (BKV_UNLIKELY(rc != BITKV_OK))
+        return rc;
+    if (BKV_UNLIKELY((unsigned)durability > BITKV_DURABILITY_SYNC))
+        return bkv_error(BITKV_ERR_INVALID, "%d is no bitkv_durability", (int)durability);
+    if (BKV_UNLIKELY(db != NULL && db->store.options.read_only))
+        return bkv_error(BITKV_ERR_READ_ONLY, "%s was opened read-only", db->store.dir.path);
+    return BITKV_OK;
+}
+
+int bitkv_put_with(bitkv *db, const void *key, size_t key_size, const void *value,
+                   size_t value_size, bitkv_durability durability)
+{
+    int rc = check_write(db, key, key_size, durability);
+    if (BKV_UNLIKELY(rc != BITKV_OK))
+        return rc;
+    if (BKV_UNLIKELY(value_size > BITKV_VALUE_SIZE_MAX || (value == NULL && value_size > 0)))
+        return bkv_error(BITKV_ERR_INVALID, "a value has 0 to %u bytes, not %zu",
+                         BITKV_VALUE_SIZE_MAX, value == NULL ? (size_t)0 : value_size);
+    struct bkv_epoch_slot *slot = NULL;
+    rc = begin(db, &slot);
+    if (BKV_UNLIKELY(rc != BITKV_OK))
+        return rc;
+    struct bkv_hash hash = bkv_hash(&db->hash_key, key, key_size);
+    rc = bkv_partition_put(route(db, &hash), &hash, key, key_size, value, value_size, durability);
+    bkv_epoch_exit(slot);
+    return rc;
+}
+
+int bitkv_put(bitkv *db, const void *key, size_t key_size, const void *value, size_t value_size)
+{
+    return bitkv_put_with(db, key, key_size, value, value_size, BITKV_DURABILITY_DEFAULT);
+}
+
+int bitkv_del_with(bitkv *db, const void *key, size_t key_size, bitkv_durability durability)
+{
+    int rc = check_write(db, key, key_size, durability);
+    struct bkv_epoch_slot *slot = NULL;
+    if (rc == BITKV_OK)
+        rc = begin(db, &slot);
+    if (rc != BITKV_OK)
+        return rc;
+    struct bkv_hash hash = bkv_hash(&db->hash_key, key, key_size);
+    rc = bkv_partition_del(route(db, &hash), &hash, key, key_size, durability);
+    bkv_epoch_exit(slot);
+    return rc;
+}
+
+int bitkv_del(bitkv *db, const void *key, size_t key_size)
+{
+    return bitkv_del_with(db, key, key_size, BITKV_DURABILITY_DEFAULT);
+}
+
+int bitkv_sync(bitkv *db)
+{
+    struct bkv_epoch_slot *slot = NULL;
+    int rc = begin(db, &slot);
+    if (rc != BITKV_OK)
+        return rc;
+    for (uint32_t i = 0; i < db->partition_count; i++) {
+        int one = bkv_partition_sync(db->partitions[i]); /* all, whatever one of them says */
+        if (rc == BITKV_OK)
+            rc = one;
+    }
+    bkv_epoch_exit(slot);
+    return rc;
+}
+
+/* --- scanning and statistics
+ * ---------------------------------------------------------------------------- */
+
+/* The database whose callback this thread runs: closing it there would wait
+ * for itself. */
+static _Thread_local const bitkv *scanning;
+
+bool bkv_db_scanning_here(const struct bitkv *db)
+{
+    return scanning == db;
+}
+
+int bitkv_scan(bitkv *db, unsigned flags, bitkv_scan_cb scan_cb, void *user)
+{
+    if (scan_cb == NULL || (flags & ~(unsigned)BITKV_SCAN_KEYS) != 0)
+        return bkv_error(BITKV_ERR_INVALID, "bitkv_scan: no callback, or unknown flags %#x", flags);
+    struct bkv_epoch_slot *slot = NULL;
+    int rc = begin(db, &slot);
+    if (rc != BITKV_OK)
+        return rc;
+    /* Long work stays out of the section, or nothing could be reclaimed. */
+    atomic_fetch_add(&db->scans, 1);
+    bkv_epoch_exit(slot);
+    const bitkv *outer = scanning;
+    scanning = db;
+    int first_error = BITKV_OK;
+    char context[BKV_ERROR_CONTEXT_SIZE] = "";
+    for (uint32_t i = 0; i < db->partition_count && rc == BITKV_OK; i++) {
+        rc = bkv_partition_scan(db->partitions[i], flags, scan_cb, user, &db->closing);
+        if (rc == BITKV_ERR_CORRUPT || rc == BITKV_ERR_IO) {
+            if (first_error == BITKV_OK) {
+                first_error = rc;
+                (void)strncpy(context, bitkv_error_context(), sizeof context - 1);
+            }
+            rc = BITKV_OK;
+        }
+    }
+    scanning = outer;
+    atomic_fetch_sub(&db->scans, 1);
+    if (rc == BITKV_OK && first_error != BITKV_OK)
+        rc = bkv_error(first_error, "%s", context);
+    return rc;
+}
+
+static void fill_statistics(struct bitkv *db, uint32_t partition, bitkv_statistics *s)
+{
+    uint32_t first = partition == BITKV_ALL_PARTITIONS ? 0 : partition;
+    uint32_t last = partition == BITKV_ALL_PARTITIONS ? db->partition_count : partition + 1;
+    for (uint32_t i = first; i < last; i++)
+        bkv_partition_stats(db->partitions[i], s);
+    uint64_t bytes = s->live_bytes + s->dead_bytes;
+    s->fragmentation = bytes > 0 ? (double)s->dead_bytes / (double)bytes : 0.0;
+    /* the directory's own, and those of segments */
+    s->open_files = 1 + atomic_load(&db->store.dir.open_files);
+    s->io_mode = db->store.mapped ? BITKV_IO_MMAP : BITKV_IO_PWRITE;
+    memcpy(s->io_mode_reason, db->io_mode_reason, sizeof s->io_mode_reason);
+}
+
+int bitkv_stats(bitkv *db, uint32_t partition, bitkv_statistics *statistics)
+{
+    if (statistics == NULL || statistics->struct_size < offsetof(bitkv_statistics, keys))
+        return bkv_error(BITKV_ERR_INVALID,
+                         "bitkv_stats: call bitkv_statistics_init() on the structure first");
+    struct bkv_epoch_slot *slot = NULL;
+    int rc = begin(db, &slot);
+    if (rc != BITKV_OK)
+        return rc;
+    size_t size = statistics->struct_size;
+    bitkv_statistics s = {.struct_size = size};
+    if (partition != BITKV_ALL_PARTITIONS && partition >= db->partition_count)
+        rc = bkv_error(BITKV_ERR_INVALID, "there is no partition %u, there are %u", partition,
+                       db->partition_count);
+    else
+        fill_statistics(db, partition, &s);
+    bkv_epoch_exit(slot);
+    if (rc == BITKV_OK)
+        memcpy(statistics, &s, size < sizeof s ? size : sizeof s);
+    return rc;
+}

@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: MIT */
+#include "io/io.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+static int kernel_openat(int dirfd, const char *path, int flags, mode_t mode)
+{
+    return openat(dirfd, path, flags, mode);
+}
+
+static int kernel_fallocate(int fd, off_t offset, off_t size)
+{
+    return fallocate(fd, 0, offset, size);
+}
+
+static int kernel_renameat(int dirfd, const char *from, const char *to)
+{
+    return renameat(dirfd, from, dirfd, to);
+}
+
+static int kernel_unlinkat(int dirfd, const char *path)
+{
+    return unlinkat(dirfd, path, 0);
+}
+
+static void *kernel_mmap(size_t size, int protection, int flags, int fd)
+{
+    return mmap(NULL, size, protection, flags, fd, 0);
+}
+
+static int kernel_fstat(int fd, struct stat *status)
+{
+    return fstat(fd, status);
+}
+
+const struct bkv_io_ops bkv_io_kernel = {
+    .openat = kernel_openat,
+    .close = close,
+    .pread = pread,
+    .pwrite = pwrite,
+    .fallocate = kernel_fallocate,
+    .ftruncate = ftruncate,
+    .fdatasync = fdatasync,
+    .fsync = fsync,
+    .fstat = kernel_fstat,
+    .fstatfs = fstatfs,
+    .flock = flock,
+    .renameat = kernel_renameat,
+    .unlinkat = kernel_unlinkat,
+    .mkdirat = mkdirat,
+    .mmap = kernel_mmap,
+    .munmap = munmap,
+    .mprotect = mprotect,
+    .madvise = madvise,
+    .fdopendir = fdopendir,
+    .readdir = readdir,
+    .closedir = closedir,
+};
+
+const struct bkv_io_ops *bkv_io = &bkv_io_kernel;

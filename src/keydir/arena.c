@@ -1,0 +1,267 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Memory of a KeyDir: pages of 4 KiB out of chunks, and descriptors out of
+ * pages.
+ *
+ * Chunks start at 32 KiB and grow with the whole: a sixteenth of what there is, so
+ * that what is mapped and not yet used stays below that, up to 2 MiB,
+ * which the kernel is asked to back with one huge page. Chunks are given back
+ * only when the KeyDir is destroyed.
+ *
+ * Pages that a step replaced are retired together with the descriptor that
+ * lists them, in a queue ordered by epoch stamp, and become free when no
+ * reader can be looking at them any more. The free list is last in, first
+ * out: the page retired last is the one still in the cache.
+ *
+ * Ahead of need somebody other than the writer may map and touch the next
+ * chunk (the "spare"). The two meet in one atomic word: who prepares swaps it
+ * in if there is none, the writer swaps it out.
+ *
+ * Failure modes: no memory: NULL, nothing taken. A reader that never leaves its
+ * epoch section: nothing retired since becomes free and steps take new memory.
+ *
+ * Invariants:
+ *  1. A page is in exactly one place: a published subtable, one under
+ *     construction, the retired queue, the free list, the fresh rest of the
+ *     newest chunk, or carved into descriptors (for good).
+ *  2. A page or descriptor is written to only when the stamp it was retired
+ *     with has passed: the links of the queue are in a part of the descriptor
+ *     that readers don't look at.
+ *  3. `memory` counts a chunk from before it is used until it is unmapped.
+ */
+#include "keydir/internal.h"
+
+#include "base/epoch.h"
+#include "base/memory.h"
+
+#include <bitkv.h>
+
+#define PAGE_SIZE   ((size_t)BKV_KEYDIR_PAGE_SIZE)
+#define CHUNK_MIN   ((size_t)32 << 10)
+#define CHUNK_MAX   ((size_t)2 << 20)
+#define CHUNK_SHARE 16u
+
+/* A spare is wanted when this much of a chunk is left, but this much at least. */
+#define SPARE_SHARE     16u
+#define SPARE_BYTES_MIN (8u * PAGE_SIZE)
+
+_Static_assert(CHUNK_MAX / CHUNK_MIN < PAGE_SIZE, "a spare's size fits below its address");
+
+void bkv_arena_account(struct arena *arena, uint64_t bytes)
+{
+    atomic_fetch_add_explicit(&arena->memory, bytes, memory_order_relaxed);
+}
+
+static size_t next_chunk_size(struct arena *arena)
+{
+    uint64_t share = atomic_load_explicit(&arena->chunk_bytes, memory_order_relaxed) / CHUNK_SHARE;
+    size_t size = (size_t)share & ~(CHUNK_MIN - 1u);
+    if (size < CHUNK_MIN)
+        return CHUNK_MIN;
+    return size < CHUNK_MAX ? size : CHUNK_MAX;
+}
+
+static void *map_chunk(struct arena *arena, size_t size)
+{
+    void *base = bkv_pages_map(size, size == CHUNK_MAX);
+    if (base != NULL)
+        bkv_arena_account(arena, size);
+    return base;
+}
+
+static bool reserve_chunk_record(struct arena *arena)
+{
+    if (arena->chunk_count < arena->chunk_capacity)
+        return true;
+    uint32_t capacity = arena->chunk_capacity == 0 ? 16 : 2 * arena->chunk_capacity;
+    struct chunk *chunks = bkv_realloc(arena->chunks, capacity * sizeof *chunks);
+    if (chunks == NULL)
+        return false;
+    bkv_arena_account(arena, (capacity - arena->chunk_capacity) * sizeof *chunks);
+    arena->chunks = chunks;
+    arena->chunk_capacity = capacity;
+    return true;
+}
+
+static bool add_chunk(struct arena *arena)
+{
+    if (!reserve_chunk_record(arena))
+        return false;
+    size_t size = 0;
+    void *base = NULL;
+    /* acquire: the other thread's writes to the chunk come before ours. */
+    uintptr_t spare = atomic_exchange_explicit(&arena->spare, 0, memory_order_acquire);
+    if (spare != 0) {
+        size = (spare & (PAGE_SIZE - 1u)) * CHUNK_MIN;
+        base = (void *)(spare & ~(uintptr_t)(PAGE_SIZE - 1u)); // NOLINT: packed by prepare_memory
+    } else {
+        size = next_chunk_size(arena);
+        base = map_chunk(arena, size);
+        if (base == NULL && size > CHUNK_MIN) {
+            size = CHUNK_MIN; /* little may be left where much is not */
+            base = map_chunk(arena, size);
+        }
+        if (base == NULL)
+            return false;
+    }
+    arena->chunks[arena->chunk_count++] = (struct chunk){.base = base, .size = size};
+    atomic_fetch_add_explicit(&arena->chunk_bytes, size, memory_order_relaxed);
+    arena->fresh = base;
+    arena->fresh_end = arena->fresh + size;
+    atomic_store_explicit(&arena->wanted, false, memory_order_relaxed);
+    return true;
+}
+
+void *bkv_arena_page(struct arena *arena)
+{
+    struct free_page *page = arena->free;
+    if (page != NULL) {
+        arena->free = page->next;
+        arena->free_pages--;
+        return page;
+    }
+    if (arena->fresh == arena->fresh_end && !add_chunk(arena))
+        return NULL;
+    void *fresh = arena->fresh;
+    arena->fresh += PAGE_SIZE;
+    size_t rest = (size_t)(arena->fresh_end - arena->fresh);
+    size_t low = arena->chunks[arena->chunk_count - 1].size / SPARE_SHARE;
+    if (rest <= (low > SPARE_BYTES_MIN ? low : SPARE_BYTES_MIN))
+        atomic_store_explicit(&arena->wanted, true, memory_order_relaxed);
+    return fresh;
+}
+
+void bkv_arena_page_free(struct arena *arena, void *memory)
+{
+    struct free_page *page = memory;
+    page->next = arena->free;
+    arena->free = page;
+    arena->free_pages++;
+}
+
+/* ------------------------------------------------------------ descriptors */
+
+static bool carve_descriptors(struct arena *arena, unsigned size_class)
+{
+    char *page = bkv_arena_page(arena);
+    if (page == NULL)
+        return false;
+    for (size_t at = 0; at < PAGE_SIZE; at += SUBTABLE_SIZE(size_class)) {
+        struct free_page *piece = (struct free_page *)(void *)(page + at);
+        piece->next = arena->free_tables[size_class];
+        arena->free_tables[size_class] = piece;
+    }
+    return true;
+}
+
+static void free_descriptor(struct arena *arena, struct subtable *st)
+{
+    unsigned size_class = st->size_class;
+    struct free_page *piece = (struct free_page *)(void *)st;
+    piece->next = arena->free_tables[size_class];
+    arena->free_tables[size_class] = piece;
+}
+
+struct subtable *bkv_arena_subtable(struct arena *arena, uint32_t pages)
+{
+    unsigned size_class = 0;
+    while (SUBTABLE_ROOM(size_class) < pages)
+        size_class++;
+    if (arena->free_tables[size_class] == NULL && !carve_descriptors(arena, size_class))
+        return NULL;
+    struct free_page *piece = arena->free_tables[size_class];
+    arena->free_tables[size_class] = piece->next;
+    struct subtable *st = (struct subtable *)(void *)piece;
+    *st = (struct subtable){.pages = (uint16_t)pages, .size_class = (uint8_t)size_class};
+    for (uint32_t p = 0; p < pages; p++) {
+        st->page[p] = bkv_arena_page(arena);
+        if (st->page[p] == NULL) {
+            st->pages = (uint16_t)p;
+            bkv_arena_subtable_free(arena, st);
+            return NULL;
+        }
+    }
+    return st;
+}
+
+void bkv_arena_subtable_free(struct arena *arena, struct subtable *st)
+{
+    for (uint32_t p = st->pages; p > 0; p--)
+        bkv_arena_page_free(arena, st->page[p - 1]);
+    free_descriptor(arena, st);
+}
+
+/* ------------------------------------------------------------ reclamation */
+
+void bkv_arena_subtable_retire(struct arena *arena, struct subtable *st)
+{
+    struct subtable_tail *tail = subtable_tail(st);
+    tail->stamp = bkv_epoch_stamp();
+    tail->next = NULL;
+    if (arena->retired_last != NULL)
+        subtable_tail(arena->retired_last)->next = st;
+    else
+        arena->retired_first = st;
+    arena->retired_last = st;
+}
+
+void bkv_arena_reclaim(struct arena *arena)
+{
+    if (arena->retired_first == NULL)
+        return;
+    /* As a rule everything has passed: one look at the readers then does. */
+    bool all = bkv_epoch_passed(subtable_tail(arena->retired_last)->stamp);
+    while (arena->retired_first != NULL) {
+        struct subtable *st = arena->retired_first;
+        struct subtable_tail *tail = subtable_tail(st);
+        if (!all && !bkv_epoch_passed(tail->stamp))
+            return;
+        arena->retired_first = tail->next;
+        if (arena->retired_first == NULL)
+            arena->retired_last = NULL;
+        bkv_arena_subtable_free(arena, st);
+    }
+}
+
+void bkv_arena_destroy(struct arena *arena)
+{
+    uintptr_t spare = atomic_exchange_explicit(&arena->spare, 0, memory_order_acquire);
+    if (spare != 0) {
+        size_t size = (spare & (PAGE_SIZE - 1u)) * CHUNK_MIN;
+        bkv_pages_unmap((void *)(spare & ~(uintptr_t)(PAGE_SIZE - 1u)), size); // NOLINT
+    }
+    for (uint32_t i = 0; i < arena->chunk_count; i++)
+        bkv_pages_unmap(arena->chunks[i].base, arena->chunks[i].size);
+    bkv_mfree(arena->chunks);
+}
+
+/* ------------------------------------------------------------------ spare */
+
+bool bkv_keydir_wants_memory(const struct bkv_keydir *kd)
+{
+    return atomic_load_explicit(&kd->arena.wanted, memory_order_relaxed);
+}
+
+void bkv_keydir_prepare_memory(struct bkv_keydir *kd)
+{
+    struct arena *arena = &kd->arena;
+    if (!bkv_keydir_wants_memory(kd) ||
+        atomic_load_explicit(&arena->spare, memory_order_relaxed) != 0)
+        return;
+    size_t size = next_chunk_size(arena);
+    char *base = map_chunk(arena, size);
+    if (base == NULL)
+        return; /* the writer will find out */
+    for (size_t at = 0; at < size; at += PAGE_SIZE)
+        ((volatile char *)base)[at] = 0;
+    uintptr_t none = 0;
+    uintptr_t spare = (uintptr_t)base | (size / CHUNK_MIN);
+    /* release: the zeroes are there before the writer takes the chunk. */
+    if (!atomic_compare_exchange_strong_explicit(&arena->spare, &none, spare, memory_order_release,
+                                                 memory_order_relaxed)) {
+        bkv_pages_unmap(base, size);
+        bkv_arena_account(arena, 0 - (uint64_t)size);
+        return;
+    }
+    atomic_store_explicit(&arena->wanted, false, memory_order_relaxed);
+}

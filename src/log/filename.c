@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: MIT */
+#include "log/filename.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+void bkv_name_partition(char name[BKV_NAME_SIZE], uint32_t partition)
+{
+    (void)snprintf(name, BKV_NAME_SIZE, "partition_%" PRIu32, partition);
+}
+
+void bkv_name_data(char name[BKV_NAME_SIZE], uint32_t partition, uint64_t id)
+{
+    (void)snprintf(name, BKV_NAME_SIZE, "partition_%" PRIu32 "/data_%" PRIu64 ".db", partition, id);
+}
+
+void bkv_name_hint(char name[BKV_NAME_SIZE], uint32_t partition, uint64_t id)
+{
+    (void)snprintf(name, BKV_NAME_SIZE, "partition_%" PRIu32 "/hint_%" PRIu64 ".ht", partition, id);
+}
+
+void bkv_name_checkpoint(char name[BKV_NAME_SIZE], uint32_t partition)
+{
+    (void)snprintf(name, BKV_NAME_SIZE, "partition_%" PRIu32 "/keydir.ckp", partition);
+}
+
+static bool parse_numbered(const char *name, const char *prefix, const char *suffix, uint64_t *id)
+{
+    size_t prefix_size = strlen(prefix);
+    if (strncmp(name, prefix, prefix_size) != 0)
+        return false;
+    const char *p = name + prefix_size;
+    if (*p < '1' || *p > '9')
+        return false;
+    uint64_t n = 0;
+    for (; *p >= '0' && *p <= '9'; p++) {
+        if (__builtin_mul_overflow(n, 10u, &n) ||
+            __builtin_add_overflow(n, (uint64_t)(*p - '0'), &n))
+            return false;
+    }
+    *id = n;
+    return strcmp(p, suffix) == 0;
+}
+
+enum bkv_file_kind bkv_name_parse(const char *name, uint64_t *id)
+{
+    if (parse_numbered(name, "data_", ".db", id))
+        return BKV_FILE_DATA;
+    if (parse_numbered(name, "hint_", ".ht", id))
+        return BKV_FILE_HINT;
+    if (strcmp(name, "keydir.ckp") == 0)
+        return BKV_FILE_CHECKPOINT;
+    if (parse_numbered(name, "hint_", ".ht.tmp", id) || strcmp(name, "keydir.ckp.tmp") == 0)
+        return BKV_FILE_TEMPORARY;
+    return BKV_FILE_OTHER;
+}

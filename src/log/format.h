@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The constants of the on-disk format; docs/format.md describes it byte by
+ * byte. All integers are little-endian.
+ */
+#ifndef BKV_LOG_FORMAT_H
+#define BKV_LOG_FORMAT_H
+
+#include <stdint.h>
+
+#define BKV_FORMAT_VERSION 1u
+
+/* --- records ------------------------------------------------------------- */
+/*
+ *  0  u32  crc         CRC-32C of bytes 4-11, the body, sequence, seed, offset
+ *  4  u32  value_size
+ *  8  u16  key_size
+ * 10  u8   type
+ * 11  u8   flags       0
+ * 12  u64  sequence
+ * 20       body        key, value, zero padding
+ */
+#define BKV_RECORD_CRC        0u
+#define BKV_RECORD_VALUE_SIZE 4u
+#define BKV_RECORD_KEY_SIZE   8u
+#define BKV_RECORD_TYPE       10u
+#define BKV_RECORD_FLAGS      11u
+#define BKV_RECORD_SEQUENCE   12u
+#define BKV_RECORD_HEADER     20u
+
+/* Records begin at multiples of 8 bytes. */
+#define BKV_RECORD_ALIGNMENT 8u
+
+enum bkv_record_type {
+    BKV_RECORD_NONE = 0, /* never written: zero fill is no record */
+    BKV_RECORD_PUT = 1,
+    BKV_RECORD_DELETE = 2, /* tombstone */
+    BKV_RECORD_MARK = 3,   /* all before (segment id, offset) is durable */
+};
+
+/* Value of a mark: u64 segment id, u64 offset. It has no key. */
+#define BKV_MARK_SIZE 16u
+
+/* --- segments -------------------------------------------------------------- */
+/*
+ *  0  8    magic
+ *  8  u32  format version
+ * 12  u32  partition
+ * 16  u64  segment id
+ * 24  16   database id
+ * 40  u64  base sequence: no record of the segment has a smaller one
+ * 48  u8   kind
+ * 49  11   zero
+ * 60  u32  CRC-32C of bytes 0-59
+ */
+#define BKV_SEGMENT_MAGIC  "BITKVSEG"
+#define BKV_SEGMENT_HEADER 64u
+
+enum bkv_segment_kind {
+    BKV_SEGMENT_STREAM = 0, /* written by puts and deletes, in order of sequence */
+};
+
+/* --- hints ------------------------------------------------------------------- */
+/*
+ *  0  8    magic
+ *  8  u32  format version
+ * 12  u32  partition
+ * 16  u64  segment id
+ * 24  16   database id
+ * 40  u64  bytes of the segment that are described: all of it
+ * 48  u64  number of entries
+ * 56  u64  last sequence in the segment, marks included
+ * 64  u32  CRC-32C of the entries
+ * 68  u32  CRC-32C of bytes 0-67
+ * 72       entries of 24 bytes: u64 hash.lo, u64 sequence, u64 packed
+ */
+#define BKV_HINT_MAGIC  "BITKVHNT"
+#define BKV_HINT_HEADER 72u
+#define BKV_HINT_ENTRY  24u
+
+/* --- checkpoints ---------------------------------------------------------------- */
+#define BKV_CHECKPOINT_MAGIC "BITKVCKP"
+
+/* --- manifest --------------------------------------------------------------------- */
+/*
+ *   0  8    magic
+ *   8  u32  format version
+ *  12  u32  partitions
+ *  16  16   database id
+ *  32  16   hash key
+ *  48  u64  creation, milliseconds since 1970 (for people)
+ *  56  68   zero
+ * 124  u32  CRC-32C of bytes 0-123
+ */
+#define BKV_MANIFEST_MAGIC "BITKVMAN"
+#define BKV_MANIFEST_SIZE  128u
+
+#endif

@@ -1,0 +1,283 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Reading: KeyDir, record, checksum, key, value; no lock, no system call while
+ * the record is in memory.
+ *
+ * The caller's epoch section keeps alive what the KeyDir points at. Three
+ * things can come between the KeyDir's answer and the record:
+ *
+ *   the segment is closed        leave the section, pin the file, look again
+ *   the KeyDir gave another      (see keydir.h) the key does not match: look
+ *   key's location               again under the lock
+ *   the record does not verify   it is damaged, or could not be read: an
+ *                                error, never "not found", never served
+ */
+#include "partition/state.h"
+
+#include "base/error.h"
+#include "base/memory.h"
+#include "log/filename.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+/* Records up to this size are read onto the stack when there is no mapping. */
+#define SMALL_RECORD 4096u
+
+/* --- counters ---------------------------------------------------------------------- */
+
+static inline void count(struct bkv_partition *p, const struct bkv_epoch_slot *slot, int rc)
+{
+    unsigned index = bkv_epoch_slot_index(slot);
+    bool mine = index < BKV_STRIPES - 1;
+    struct bkv_stripe *stripe = &p->stripes[mine ? index : BKV_STRIPES - 1];
+    if (BKV_LIKELY(mine)) {
+        uint64_t gets = atomic_load_explicit(&stripe->gets, memory_order_relaxed);
+        atomic_store_explicit(&stripe->gets, gets + 1, memory_order_relaxed);
+    } else {
+        atomic_fetch_add_explicit(&stripe->gets, 1, memory_order_relaxed);
+    }
+    if (rc == BITKV_NOT_FOUND)
+        atomic_fetch_add_explicit(&stripe->misses, 1, memory_order_relaxed);
+    else if (BKV_UNLIKELY(rc < 0 && rc != BITKV_ERR_BUFFER_TOO_SMALL))
+        atomic_fetch_add_explicit(&stripe->errors, 1, memory_order_relaxed);
+}
+
+/* --- delivering --------------------------------------------------------------------- */
+
+static int no_memory(uint64_t size)
+{
+    return bkv_error(BITKV_ERR_NO_MEMORY, "no memory for a value of %" PRIu64 " bytes", size);
+}
+
+static int deliver_view(struct bkv_sink *sink, struct bkv_mapping *mapping, const uint8_t *value,
+                        uint32_t size)
+{
+    if (mapping->base != NULL) {
+        bkv_mapping_ref(mapping);
+        *sink->view = (bitkv_view){.data = value, .size = size, .pin = mapping};
+        return BITKV_OK;
+    }
+    /* Read through a descriptor: a mapping of its own memory stands in. */
+    struct bkv_mapping *copy = bkv_calloc(1, sizeof *copy + size);
+    if (copy == NULL)
+        return no_memory(size);
+    copy->file = BKV_FILE_NONE;
+    atomic_init(&copy->refs, 1);
+    memcpy(copy + 1, value, size);
+    *sink->view = (bitkv_view){.data = copy + 1, .size = size, .pin = copy};
+    return BITKV_OK;
+}
+
+static int deliver(struct bkv_sink *sink, struct bkv_mapping *mapping, const uint8_t *value,
+                   uint32_t size)
+{
+    sink->size = size;
+    switch (sink->kind) {
+    case BKV_SINK_NONE:
+        return BITKV_OK;
+    case BKV_SINK_BUFFER:
+        if (size > sink->capacity)
+            return bkv_error(BITKV_ERR_BUFFER_TOO_SMALL,
+                             "the value has %" PRIu32 " bytes, the buffer %zu", size,
+                             sink->capacity);
+        if (size > 0)
+            memcpy(sink->buffer, value, size);
+        return BITKV_OK;
+    case BKV_SINK_ALLOCATE:
+        sink->buffer = bkv_malloc((size_t)size + 1);
+        if (sink->buffer == NULL)
+            return no_memory(size);
+        memcpy(sink->buffer, value, size);
+        ((char *)sink->buffer)[size] = '\0';
+        return BITKV_OK;
+    case BKV_SINK_VIEW:
+        return deliver_view(sink, mapping, value, size);
+    }
+    return BITKV_ERR_INVALID;
+}
+
+/* --- one record ------------------------------------------------------------------------ */
+
+struct target {
+    struct bkv_partition *p;
+    const struct bkv_segment *segment;
+    struct bkv_mapping *mapping;
+    uint64_t offset, size;
+};
+
+/* What a record turned out to be that is not the one looked for. */
+#define OTHER_KEY 2
+
+static int damaged(const struct target *t)
+{
+    char name[BKV_NAME_SIZE];
+    bkv_name_data(name, t->p->index, t->segment->id);
+    if (bkv_mapping_faulted(t->mapping))
+        return bkv_error(BITKV_ERR_IO,
+                         "cannot read %s/%s at offset %" PRIu64 ", length %" PRIu64
+                         ": I/O error, or the file was cut",
+                         t->p->store->dir.path, name, t->offset, t->size);
+    return bkv_error(BITKV_ERR_CORRUPT,
+                     "%s/%s at offset %" PRIu64 ", length %" PRIu64 ": record does not verify",
+                     t->p->store->dir.path, name, t->offset, t->size);
+}
+
+/* `exists` compares the key first: if it is the one, the value need not be
+ * read. If not, the checksum tells another key from damage. */
+static inline int examine(const struct target *t, const uint8_t *bytes, const void *key,
+                          size_t key_size, struct bkv_sink *sink)
+{
+    struct bkv_record record;
+    if (sink->kind == BKV_SINK_NONE) {
+        record = bkv_record_peek(bytes);
+        if (record.type == BKV_RECORD_PUT && record.key_size == key_size &&
+            BKV_RECORD_HEADER + key_size <= t->size &&
+            memcmp(bkv_record_key(bytes), key, key_size) == 0)
+            return BITKV_OK;
+    }
+    if (BKV_UNLIKELY(!bkv_record_verify(bytes, t->size, t->segment->seed, t->offset, &record)))
+        return damaged(t);
+    if (BKV_UNLIKELY(record.type != BKV_RECORD_PUT || record.key_size != key_size ||
+                     memcmp(bkv_record_key(bytes), key, key_size) != 0))
+        return OTHER_KEY;
+    return deliver(sink, t->mapping, bkv_record_value(bytes, &record), record.value_size);
+}
+
+static int examine_unmapped(const struct target *t, const void *key, size_t key_size,
+                            struct bkv_sink *sink)
+{
+    uint8_t stack[SMALL_RECORD];
+    uint8_t *bytes = stack;
+    if (t->size > sizeof stack) {
+        bytes = bkv_malloc(t->size);
+        if (bytes == NULL)
+            return no_memory(t->size);
+    }
+    int rc = bkv_file_read_exact(&t->mapping->file, bytes, t->size, t->offset);
+    if (rc == BITKV_OK)
+        rc = examine(t, bytes, key, key_size, sink);
+    if (bytes != stack)
+        bkv_mfree(bytes);
+    return rc;
+}
+
+static inline int examine_target(const struct target *t, const void *key, size_t key_size,
+                                 struct bkv_sink *sink)
+{
+    if (BKV_LIKELY(t->mapping->base != NULL)) {
+        if (BKV_UNLIKELY(t->offset + t->size > t->mapping->size))
+            return damaged(t);
+        return examine(t, t->mapping->base + t->offset, key, key_size, sink);
+    }
+    return examine_unmapped(t, key, key_size, sink);
+}
+
+static inline struct target target_of(struct bkv_partition *p, uint64_t location)
+{
+    struct bkv_segment *segment = bkv_table_get(&p->table, bkv_location_segment(location));
+    if (atomic_load_explicit(&segment->referenced, memory_order_relaxed) == 0)
+        atomic_store_explicit(&segment->referenced, 1, memory_order_relaxed);
+    return (struct target){
+        .p = p,
+        .segment = segment,
+        .mapping = atomic_load_explicit(&segment->open, memory_order_acquire),
+        .offset = bkv_location_offset(location),
+        .size = bkv_location_size(location),
+    };
+}
+
+/* --- the slow ways --------------------------------------------------------------------------- */
+
+/* The segment is closed, or was opened since. Comes back with the key looked
+ * up again, since the world went on while the section was left. */
+static int get_pinned(struct bkv_partition *p, struct bkv_epoch_slot *slot,
+                      const struct bkv_hash *hash, uint64_t location, const void *key,
+                      size_t key_size, struct bkv_sink *sink)
+{
+    for (;;) {
+        uint32_t number = bkv_location_segment(location);
+        struct bkv_mapping *pinned;
+        bkv_epoch_exit(slot);
+        int rc = bkv_segment_pin(p, bkv_table_get(&p->table, number), &pinned);
+        (void)bkv_epoch_enter(); /* the thread has its slot: cannot fail */
+        if (rc != BITKV_OK)
+            return rc;
+        bool found = bkv_keydir_find(p->keydir, hash, &location);
+        if (found && bkv_location_segment(location) == number) {
+            struct target t = target_of(p, location);
+            t.mapping = pinned;
+            rc = examine_target(&t, key, key_size, sink);
+            bkv_mapping_unref(pinned);
+            return rc;
+        }
+        bkv_mapping_unref(pinned);
+        if (!found)
+            return BITKV_NOT_FOUND;
+    }
+}
+
+/* The record was of another key. Either the slot changed hands under our eyes,
+ * or two keys have one fingerprint: the lock tells which. */
+static int get_settled(struct bkv_partition *p, struct bkv_epoch_slot *slot,
+                       const struct bkv_hash *hash, const void *key, size_t key_size,
+                       struct bkv_sink *sink)
+{
+    uint64_t location;
+    bkv_lock(&p->lock);
+    bool found = bkv_keydir_find(p->keydir, hash, &location);
+    bkv_unlock(&p->lock);
+    if (!found)
+        return BITKV_NOT_FOUND;
+    struct target t = target_of(p, location); /* still in the section: not reclaimed */
+    int rc = t.mapping != NULL ? examine_target(&t, key, key_size, sink)
+                               : get_pinned(p, slot, hash, location, key, key_size, sink);
+    return rc == OTHER_KEY ? BITKV_NOT_FOUND : rc;
+}
+
+/* --- the operations ----------------------------------------------------------------------------
+ */
+
+int bkv_partition_get(struct bkv_partition *p, struct bkv_epoch_slot *slot,
+                      const struct bkv_hash *hash, const void *key, size_t key_size,
+                      struct bkv_sink *sink)
+{
+    uint64_t location;
+    int rc = BITKV_NOT_FOUND;
+    if (bkv_keydir_find(p->keydir, hash, &location)) {
+        struct target t = target_of(p, location);
+        if (BKV_LIKELY(t.mapping != NULL))
+            rc = examine_target(&t, key, key_size, sink);
+        else
+            rc = get_pinned(p, slot, hash, location, key, key_size, sink);
+        if (BKV_UNLIKELY(rc == OTHER_KEY))
+            rc = get_settled(p, slot, hash, key, key_size, sink);
+    }
+    count(p, slot, rc);
+    return rc;
+}
+
+void bkv_partition_prefetch_index(struct bkv_partition *p, const struct bkv_hash *hash)
+{
+    bkv_keydir_prefetch_table(p->keydir, hash);
+}
+
+void bkv_partition_prefetch_slot(struct bkv_partition *p, const struct bkv_hash *hash)
+{
+    bkv_keydir_prefetch_line(p->keydir, hash);
+}
+
+void bkv_partition_prefetch_record(struct bkv_partition *p, const struct bkv_hash *hash)
+{
+    uint64_t location;
+    if (!bkv_keydir_find(p->keydir, hash, &location))
+        return;
+    const struct bkv_segment *segment = bkv_table_get(&p->table, bkv_location_segment(location));
+    const struct bkv_mapping *mapping = atomic_load_explicit(&segment->open, memory_order_acquire);
+    if (mapping == NULL || mapping->base == NULL)
+        return;
+    uint64_t offset = bkv_location_offset(location);
+    uint64_t end = bkv_min64(offset + bkv_min64(bkv_location_size(location), 256), mapping->size);
+    for (uint64_t line = offset & ~63ull; line < end; line += 64)
+        __builtin_prefetch(mapping->base + line);
+}

@@ -1,0 +1,453 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Recovery: from the files of a partition to a partition that serves.
+ *
+ *   1. list the directory; read and judge every segment's header
+ *   2. put segments in order of their first sequence numbers
+ *   3. load the checkpoint, if it fits (recovery_load.c)
+ *   4. replay what it does not cover (replay.c)
+ *   5. repair, unless read-only: remove leftovers, cut the torn tail, drop
+ *      what was behind it
+ *   6. go on in the last segment, or begin a new one at the first write
+ *
+ * But for leftovers of interrupted work, nothing is changed on disk before the
+ * replay is through: an opening that fails leaves everything as it was. What step 5 removes is
+ * removed from the end of the log backwards: a crash in between leaves a shorter tail to be cut the
+ * same way.
+ *
+ * Failure modes: a directory that can't be listed, a file that can't be read:
+ * the opening fails, rather than go on with a part of the data. A segment of
+ * another database, or without a valid header, is damage: reported, never
+ * touched; records in the latter are still found by their checksums.
+ */
+#include "partition/recovery.h"
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/memory.h"
+#include "log/filename.h"
+#include "log/scan.h"
+
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+int bkv_recover_damage(struct bkv_recover *r, const char *name, uint64_t offset, uint64_t size,
+                       const char *what)
+{
+    struct bkv_partition *p = r->p;
+    p->recovery.damaged_regions++;
+    p->recovery.damaged_bytes += size;
+    if (p->store->options.strict_recovery)
+        return bkv_error(BITKV_ERR_CORRUPT,
+                         "%s/%s at offset %" PRIu64 ", length %" PRIu64 ": %s; open without "
+                         "strict_recovery to skip it",
+                         p->store->dir.path, name, offset, size, what);
+    if (r->warnings++ < BKV_DAMAGE_WARNINGS_MAX)
+        bkv_log(p->store, BITKV_LOG_WARNING,
+                "%s/%s at offset %" PRIu64 ", length %" PRIu64 ": %s; skipped", p->store->dir.path,
+                name, offset, size, what);
+    return BITKV_OK;
+}
+
+/* --- 1: what is there --------------------------------------------------------------------- */
+
+static int no_memory(void)
+{
+    return bkv_error(BITKV_ERR_NO_MEMORY, "no memory to list a partition");
+}
+
+static int add_found(struct bkv_recover *r, uint64_t id)
+{
+    if (r->count == r->capacity) {
+        size_t capacity = r->capacity == 0 ? 16 : 2 * r->capacity;
+        struct bkv_found *larger = bkv_realloc(r->found, capacity * sizeof *larger);
+        if (larger == NULL)
+            return no_memory();
+        r->found = larger;
+        r->capacity = capacity;
+    }
+    r->found[r->count++] = (struct bkv_found){.id = id};
+    return BITKV_OK;
+}
+
+static int add_hint(struct bkv_recover *r, uint64_t id)
+{
+    if (r->orphan_count == r->orphan_capacity) {
+        size_t capacity = r->orphan_capacity == 0 ? 16 : 2 * r->orphan_capacity;
+        uint64_t *larger = bkv_realloc(r->orphan_hints, capacity * sizeof *larger);
+        if (larger == NULL)
+            return no_memory();
+        r->orphan_hints = larger;
+        r->orphan_capacity = capacity;
+    }
+    r->orphan_hints[r->orphan_count++] = id;
+    return BITKV_OK;
+}
+
+static int remove_leftover(struct bkv_recover *r, const char *name)
+{
+    struct bkv_partition *p = r->p;
+    if (p->store->options.read_only)
+        return BITKV_OK;
+    p->recovery.removed_files++;
+    return bkv_dir_unlink(&p->store->dir, name);
+}
+
+static int on_entry(void *user, const char *name)
+{
+    struct bkv_recover *r = user;
+    uint64_t id = 0;
+    enum bkv_file_kind kind = bkv_name_parse(name, &id);
+    if (id > r->max_id)
+        r->max_id = id;
+    switch (kind) {
+    case BKV_FILE_DATA:
+        return add_found(r, id);
+    case BKV_FILE_HINT:
+        return add_hint(r, id);
+    case BKV_FILE_CHECKPOINT:
+        r->checkpoint_found = true;
+        return BITKV_OK;
+    case BKV_FILE_TEMPORARY: {
+        char path[BKV_NAME_SIZE];
+        (void)snprintf(path, sizeof path, "partition_%" PRIu32 "/%.40s", r->p->index, name);
+        return remove_leftover(r, path);
+    }
+    case BKV_FILE_OTHER:
+        break;
+    }
+    return BITKV_OK;
+}
+
+/* A header that is lost: the first record that verifies tells the order. */
+static int find_base_sequence(struct bkv_recover *r, struct bkv_found *f,
+                              const struct bkv_file *file)
+{
+    struct bkv_scanner scanner;
+    struct bkv_scan_item item = {.kind = BKV_SCAN_DAMAGE};
+    int rc = bkv_scanner_begin(&scanner, file, f->segment->seed, BKV_SEGMENT_HEADER, f->file_size);
+    while (rc == BITKV_OK && item.kind == BKV_SCAN_DAMAGE)
+        rc = bkv_scanner_next(&scanner, &item);
+    bkv_scanner_end(&scanner);
+    if (rc == BITKV_OK && item.kind == BKV_SCAN_RECORD)
+        f->base_sequence = item.record.sequence;
+    return rc == BITKV_OK
+               ? bkv_recover_damage(r, file->name, 0, bkv_min64(BKV_SEGMENT_HEADER, f->file_size),
+                                    "damaged segment header")
+               : rc;
+}
+
+static int judge_header(struct bkv_recover *r, struct bkv_found *f, const struct bkv_file *file)
+{
+    struct bkv_partition *p = r->p;
+    struct bkv_segment_header header = {.partition = p->index, .id = f->id};
+    memcpy(header.database_id, p->store->manifest.database_id, sizeof header.database_id);
+    int rc = bkv_segment_header_read(file, &header, &f->state);
+    if (rc != BITKV_OK)
+        return rc;
+    f->base_sequence = header.base_sequence;
+    switch (f->state) {
+    case BKV_SEGMENT_DAMAGED:
+        return find_base_sequence(r, f, file);
+    case BKV_SEGMENT_FOREIGN:
+        return bkv_recover_damage(r, file->name, 0, f->file_size,
+                                  "segment of another database, partition or id");
+    case BKV_SEGMENT_NEWER:
+        return bkv_error(BITKV_ERR_FORMAT, "%s/%s was written by a newer version",
+                         p->store->dir.path, file->name);
+    case BKV_SEGMENT_VALID:
+    case BKV_SEGMENT_BLANK:
+        break;
+    }
+    return BITKV_OK;
+}
+
+static int examine(struct bkv_recover *r, struct bkv_found *f)
+{
+    struct bkv_partition *p = r->p;
+    char name[BKV_NAME_SIZE];
+    bkv_name_data(name, p->index, f->id);
+    struct bkv_file file;
+    int rc = bkv_file_open(&file, &p->store->dir, name, O_RDONLY);
+    if (rc != BITKV_OK)
+        return rc == BITKV_NOT_FOUND ? BITKV_ERR_IO : rc;
+    rc = bkv_file_size(&file, &f->file_size);
+    if (rc == BITKV_OK) {
+        f->segment = bkv_segment_new(p, f->id);
+        rc = f->segment != NULL ? judge_header(r, f, &file) : BITKV_ERR_NO_MEMORY;
+    }
+    if (rc == BITKV_OK) {
+        atomic_store(&f->segment->disk_bytes, f->file_size);
+        f->segment->base_sequence = f->base_sequence;
+    }
+    bkv_file_close(&file);
+    return rc;
+}
+
+/* Segments that hold no records of ours leave the list. */
+static int sift(struct bkv_recover *r)
+{
+    size_t kept = 0;
+    int rc = BITKV_OK;
+    for (size_t i = 0; i < r->count; i++) {
+        struct bkv_found f = r->found[i];
+        if (f.state == BKV_SEGMENT_BLANK || f.state == BKV_SEGMENT_FOREIGN) {
+            char name[BKV_NAME_SIZE];
+            bkv_name_data(name, r->p->index, f.id);
+            if (f.state == BKV_SEGMENT_BLANK && rc == BITKV_OK)
+                rc = remove_leftover(r, name);
+            bkv_mfree(f.segment);
+            continue;
+        }
+        r->found[kept++] = f;
+    }
+    r->count = kept;
+    return rc;
+}
+
+static int by_sequence(const void *a, const void *b)
+{
+    const struct bkv_found *x = a;
+    const struct bkv_found *y = b;
+    if (x->base_sequence != y->base_sequence)
+        return x->base_sequence < y->base_sequence ? -1 : 1;
+    return x->id < y->id ? -1 : x->id > y->id;
+}
+
+static int by_number(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a;
+    uint64_t y = *(const uint64_t *)b;
+    return x < y ? -1 : x > y;
+}
+
+/* Hints go to their segments; what is left over has none. */
+static int match_hints(struct bkv_recover *r)
+{
+    if (r->orphan_count == 0)
+        return BITKV_OK;
+    qsort(r->orphan_hints, r->orphan_count, sizeof *r->orphan_hints, by_number);
+    size_t matched = 0;
+    for (size_t i = 0; i < r->count; i++) {
+        struct bkv_found *f = &r->found[i];
+        f->hint = bsearch(&f->id, r->orphan_hints, r->orphan_count, sizeof *r->orphan_hints,
+                          by_number) != NULL;
+        matched += f->hint;
+    }
+    for (size_t i = 0; i < r->orphan_count && matched < r->orphan_count; i++) {
+        bool owned = false;
+        for (size_t k = 0; k < r->count && !owned; k++)
+            owned = r->found[k].id == r->orphan_hints[i];
+        char name[BKV_NAME_SIZE];
+        bkv_name_hint(name, r->p->index, r->orphan_hints[i]);
+        int rc = owned ? BITKV_OK : remove_leftover(r, name);
+        if (rc != BITKV_OK)
+            return rc;
+    }
+    return BITKV_OK;
+}
+
+static int list_files(struct bkv_recover *r)
+{
+    char directory[BKV_NAME_SIZE];
+    bkv_name_partition(directory, r->p->index);
+    int rc = bkv_dir_list(&r->p->store->dir, directory, r, on_entry);
+    if (rc == BITKV_NOT_FOUND)
+        return bkv_error(BITKV_ERR_CORRUPT, "%s/%s is missing", r->p->store->dir.path, directory);
+    for (size_t i = 0; i < r->count && rc == BITKV_OK; i++)
+        rc = examine(r, &r->found[i]);
+    if (rc == BITKV_OK)
+        rc = sift(r);
+    if (rc == BITKV_OK && r->count > 0)
+        qsort(r->found, r->count, sizeof *r->found, by_sequence);
+    if (rc == BITKV_OK)
+        rc = match_hints(r);
+    return rc;
+}
+
+/* --- 3: numbers --------------------------------------------------------------------------------
+ */
+
+/* Segments of the checkpoint keep the numbers that its locations have; the
+ * others get the next ones. */
+static int install_segments(struct bkv_recover *r)
+{
+    uint32_t next = 0;
+    for (size_t i = 0; i < r->count; i++) {
+        const struct bkv_found *f = &r->found[i];
+        if (f->checkpoint_size != 0 && f->segment->number >= next)
+            next = f->segment->number + 1;
+    }
+    for (size_t i = 0; i < r->count; i++) {
+        struct bkv_found *f = &r->found[i];
+        if (f->checkpoint_size == 0)
+            f->segment->number = next++;
+        int rc = bkv_segment_install_at(r->p, f->segment);
+        if (rc != BITKV_OK) {
+            /* Those that are in the list are freed with it. */
+            for (; i < r->count; i++)
+                bkv_mfree(r->found[i].segment);
+            r->count = 0;
+            return rc;
+        }
+    }
+    return BITKV_OK;
+}
+
+/* --- 5: repair
+ * ------------------------------------------------------------------------------------ */
+
+static int trim_file(struct bkv_recover *r, struct bkv_found *f)
+{
+    struct bkv_partition *p = r->p;
+    uint64_t size = atomic_load(&f->segment->size);
+    if (size >= f->file_size)
+        return BITKV_OK;
+    char name[BKV_NAME_SIZE];
+    bkv_name_data(name, p->index, f->id);
+    struct bkv_file file;
+    int rc = bkv_file_open(&file, &p->store->dir, name, O_RDWR);
+    if (rc != BITKV_OK)
+        return rc == BITKV_NOT_FOUND ? BITKV_ERR_IO : rc;
+    rc = bkv_file_truncate(&file, size);
+    /* What was cut must not come back behind what is appended next. */
+    if (rc == BITKV_OK && r->cut)
+        rc = bkv_file_sync(&file);
+    bkv_file_close(&file);
+    if (rc == BITKV_OK)
+        atomic_store(&f->segment->disk_bytes, size);
+    return rc;
+}
+
+static int drop_file(struct bkv_recover *r, const struct bkv_found *f)
+{
+    char name[BKV_NAME_SIZE];
+    bkv_name_hint(name, r->p->index, f->id);
+    int rc = bkv_dir_unlink(&r->p->store->dir, name);
+    bkv_name_data(name, r->p->index, f->id);
+    if (rc == BITKV_OK)
+        rc = remove_leftover(r, name);
+    return rc;
+}
+
+static int repair(struct bkv_recover *r)
+{
+    bool dropped = false;
+    for (size_t i = r->count; i-- > 0;) {
+        struct bkv_found *f = &r->found[i];
+        int rc = f->dropped ? drop_file(r, f) : trim_file(r, f);
+        if (rc != BITKV_OK)
+            return rc;
+        dropped = dropped || f->dropped;
+    }
+    if (!dropped)
+        return BITKV_OK;
+    char directory[BKV_NAME_SIZE];
+    bkv_name_partition(directory, r->p->index);
+    return bkv_dir_sync(&r->p->store->dir, directory);
+}
+
+/* --- 6: going on
+ * ------------------------------------------------------------------------------------ */
+
+static bool can_resume(const struct bkv_partition *p, const struct bkv_found *f)
+{
+    return f->state == BKV_SEGMENT_VALID && atomic_load(&f->segment->hint_bytes) == 0 && !f->hint &&
+           atomic_load(&f->segment->size) + 4096 <= p->store->options.max_file_size;
+}
+
+/* What was read record by record is in the page cache, at best: the next sync
+ * takes it in. */
+static void arm_sync(struct bkv_recover *r, struct bkv_found *f)
+{
+    struct bkv_place end = {.file = (size_t)(f - r->found), .offset = f->segment->size};
+    if (!bkv_place_before(r->durable, end))
+        return;
+    bkv_unsynced_add(r->p, f->segment);
+    r->p->sync_armed = true;
+}
+
+static int set_phases(struct bkv_recover *r)
+{
+    struct bkv_partition *p = r->p;
+    struct bkv_found *last = NULL;
+    for (size_t i = 0; i < r->count; i++) {
+        struct bkv_found *f = &r->found[i];
+        last = f;
+        bool done =
+            p->store->options.read_only || f->segment->hint_bytes != 0 || (f->covered && f->hint);
+        atomic_store(&f->segment->phase, done ? BKV_PHASE_FINISHED : BKV_PHASE_SEALED);
+    }
+    if (p->store->options.read_only || last == NULL)
+        return BITKV_OK;
+    for (size_t i = 0; i < r->count; i++) {
+        struct bkv_found *f = &r->found[i];
+        if (atomic_load(&f->segment->phase) == BKV_PHASE_SEALED)
+            arm_sync(r, f);
+    }
+    if (can_resume(p, last)) {
+        int rc = bkv_tail_resume(p, last->segment);
+        if (rc != BITKV_OK)
+            return rc;
+    }
+    for (size_t i = 0; i < r->count && p->sealed_first == NULL; i++) {
+        struct bkv_found *f = &r->found[i];
+        if (atomic_load(&f->segment->phase) == BKV_PHASE_SEALED)
+            p->sealed_first = f->segment;
+    }
+    return BITKV_OK;
+}
+
+/* What was behind a cut is the end of the list. No location points there. */
+static void drop_segments(struct bkv_recover *r)
+{
+    while (r->count > 0 && r->found[r->count - 1].dropped) {
+        r->count--;
+        bkv_segment_uninstall_last(r->p, r->count > 0 ? r->found[r->count - 1].segment : NULL);
+    }
+}
+
+static int settle(struct bkv_recover *r)
+{
+    struct bkv_partition *p = r->p;
+    int rc = p->store->options.read_only ? BITKV_OK : repair(r);
+    drop_segments(r);
+    p->next_id = r->max_id + 1;
+    p->next_sequence = r->last_sequence + 1;
+    if (rc == BITKV_OK)
+        rc = set_phases(r);
+    if (p->sync_armed) {
+        /* One log position stands for all that was found unsynced. */
+        atomic_store(&p->appended, 1);
+    }
+    p->checkpoint_valid =
+        r->adopted && p->recovery.log_records + p->recovery.hint_records == 0 && !r->cut;
+    return rc;
+}
+
+int bkv_recover(struct bkv_partition *p)
+{
+    uint64_t begun = bkv_now_ns();
+    struct bkv_recover r = {.p = p};
+    int rc = list_files(&r);
+    if (rc == BITKV_OK && r.checkpoint_found)
+        rc = bkv_recover_checkpoint(&r);
+    if (rc == BITKV_OK) {
+        rc = install_segments(&r);
+    } else {
+        for (size_t i = 0; i < r.count; i++)
+            bkv_mfree(r.found[i].segment);
+        r.count = 0;
+    }
+    if (rc == BITKV_OK)
+        rc = bkv_replay(&r);
+    if (rc == BITKV_OK)
+        rc = settle(&r);
+    bkv_mfree(r.found);
+    bkv_mfree(r.orphan_hints);
+    p->recovery.duration_ns = bkv_now_ns() - begun;
+    return rc;
+}

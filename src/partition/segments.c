@@ -1,0 +1,242 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The table of segments, and which of them are open.
+ *
+ * A FINISHED segment is opened by the first reader that needs it, and closed
+ * when more than the limit are open: the clock algorithm (Corbato, 1968), the
+ * usual approximation of LRU, since readers may not take a lock to move list
+ * entries. A reader marks the segment, the hand clears marks and closes the
+ * first FINISHED segment that has none.
+ *
+ * Closing: `open` is set to NULL, so that no new reader finds the mapping, and
+ * the table's reference to it is dropped once every reader of that moment has
+ * left. Views hold references of their own.
+ *
+ * A reader that finds `open` NULL leaves its epoch section (or it would wait
+ * for itself), pins the segment here, and looks its key up again: the pinned
+ * reference keeps the file even if it is evicted in between.
+ *
+ * Failure modes: a file that can't be opened is the reader's error, nothing
+ * else changes. At EMFILE, what can be closed is closed and the open is tried
+ * once more.
+ */
+#include "partition/state.h"
+
+#include "base/error.h"
+#include "base/memory.h"
+#include "log/filename.h"
+
+#include <fcntl.h>
+#include <string.h>
+
+struct bkv_segment *bkv_segment_new(struct bkv_partition *p, uint64_t id)
+{
+    struct bkv_segment *segment = bkv_calloc(1, sizeof *segment);
+    if (segment == NULL) {
+        (void)bkv_error(BITKV_ERR_NO_MEMORY, "no memory for a segment");
+        return NULL;
+    }
+    segment->id = id;
+    segment->seed = bkv_segment_seed(p->store->manifest.database_id, p->index, id);
+    atomic_init(&segment->size, BKV_SEGMENT_HEADER);
+    return segment;
+}
+
+/* For any number, also one that is not in use. */
+static struct bkv_segment *table_peek(const struct bkv_table *table, uint32_t number)
+{
+    if (atomic_load_explicit(&table->chunks[number / BKV_TABLE_FANOUT], memory_order_acquire) ==
+        NULL)
+        return NULL;
+    return bkv_table_get(table, number);
+}
+
+static int table_put(struct bkv_table *table, struct bkv_segment *segment)
+{
+    struct bkv_segment *_Atomic *_Atomic *slot = &table->chunks[segment->number / BKV_TABLE_FANOUT];
+    struct bkv_segment *_Atomic *chunk = atomic_load_explicit(slot, memory_order_relaxed);
+    if (chunk == NULL) {
+        chunk = bkv_calloc(BKV_TABLE_FANOUT, sizeof *chunk);
+        if (chunk == NULL)
+            return bkv_error(BITKV_ERR_NO_MEMORY, "no memory for the table of segments");
+        atomic_store_explicit(slot, chunk, memory_order_release);
+    }
+    atomic_store_explicit(&chunk[segment->number % BKV_TABLE_FANOUT], segment,
+                          memory_order_release);
+    return BITKV_OK;
+}
+
+int bkv_segment_install(struct bkv_partition *p, struct bkv_segment *segment)
+{
+    segment->number = atomic_load_explicit(&p->next_number, memory_order_relaxed);
+    return bkv_segment_install_at(p, segment);
+}
+
+int bkv_segment_install_at(struct bkv_partition *p, struct bkv_segment *segment)
+{
+    if (segment->number >= BKV_SEGMENTS_MAX)
+        return bkv_error(BITKV_ERR_LIMIT, "partition %u has %u segments; raise max_file_size",
+                         p->index, BKV_SEGMENTS_MAX);
+    int rc = table_put(&p->table, segment);
+    if (rc != BITKV_OK)
+        return rc;
+    /* release: who sees the number finds the segment in the table */
+    if (segment->number >= atomic_load_explicit(&p->next_number, memory_order_relaxed))
+        atomic_store_explicit(&p->next_number, segment->number + 1, memory_order_release);
+    if (p->last != NULL)
+        p->last->next = segment;
+    else
+        p->first = segment;
+    p->last = segment;
+    return BITKV_OK;
+}
+
+void bkv_segment_uninstall_last(struct bkv_partition *p, struct bkv_segment *before)
+{
+    struct bkv_segment *segment = p->last;
+    BKV_ASSERT(before != NULL ? before->next == segment : p->first == segment);
+    struct bkv_segment *_Atomic *chunk =
+        atomic_load(&p->table.chunks[segment->number / BKV_TABLE_FANOUT]);
+    atomic_store(&chunk[segment->number % BKV_TABLE_FANOUT], NULL);
+    if (before != NULL)
+        before->next = NULL;
+    else
+        p->first = NULL;
+    p->last = before;
+    bkv_mfree(segment);
+}
+
+/* --- retiring: under open_mutex ------------------------------------------------- */
+
+static void reclaim(struct bkv_partition *p)
+{
+    for (struct bkv_retired **link = &p->retired; *link != NULL;) {
+        struct bkv_retired *r = *link;
+        if (bkv_epoch_passed(r->stamp)) {
+            *link = r->next;
+            bkv_mapping_unref(r->mapping);
+            bkv_mfree(r);
+        } else {
+            link = &r->next;
+        }
+    }
+}
+
+static bool close_segment(struct bkv_partition *p, struct bkv_segment *segment)
+{
+    struct bkv_retired *r = bkv_malloc(sizeof *r);
+    if (r == NULL)
+        return false; /* stays open: over the limit rather than unsafe */
+    r->mapping = atomic_load_explicit(&segment->open, memory_order_relaxed);
+    atomic_store_explicit(&segment->open, NULL, memory_order_seq_cst);
+    r->stamp = bkv_epoch_stamp();
+    r->next = p->retired;
+    p->retired = r;
+    atomic_fetch_sub_explicit(&p->open_count, 1, memory_order_relaxed);
+    return true;
+}
+
+/* Advances the hand to the next segment that may be closed, and closes it. */
+static bool close_one(struct bkv_partition *p, const struct bkv_segment *keep)
+{
+    uint32_t numbers = atomic_load_explicit(&p->next_number, memory_order_acquire);
+    /* Twice round: the first may do no more than clear marks. */
+    for (uint32_t step = 0; step < 2 * numbers; step++) {
+        if (p->clock_hand >= numbers)
+            p->clock_hand = 0;
+        struct bkv_segment *segment = table_peek(&p->table, p->clock_hand++);
+        if (segment == NULL || segment == keep ||
+            atomic_load_explicit(&segment->open, memory_order_relaxed) == NULL ||
+            atomic_load_explicit(&segment->phase, memory_order_acquire) != BKV_PHASE_FINISHED)
+            continue;
+        if (atomic_exchange_explicit(&segment->referenced, 0, memory_order_relaxed) == 0)
+            return close_segment(p, segment);
+    }
+    return false;
+}
+
+static void close_above(struct bkv_partition *p, uint32_t limit, const struct bkv_segment *keep)
+{
+    while (atomic_load_explicit(&p->open_count, memory_order_relaxed) > limit) {
+        if (!close_one(p, keep))
+            break;
+    }
+    reclaim(p);
+}
+
+/* --- opening ------------------------------------------------------------------------ */
+
+static int open_file(struct bkv_partition *p, const struct bkv_segment *segment,
+                     struct bkv_mapping **mapping)
+{
+    char name[BKV_NAME_SIZE];
+    bkv_name_data(name, p->index, segment->id);
+    struct bkv_file file;
+    int rc = bkv_file_open(&file, &p->store->dir, name, O_RDONLY);
+    if (rc == BITKV_NOT_FOUND) /* the file is gone, not the key: the context says so */
+        return BITKV_ERR_IO;
+    if (rc != BITKV_OK)
+        return rc;
+    if (!p->store->mapped)
+        return bkv_mapping_create_unmapped(mapping, &file);
+    /* Whatever the file has become, the mapping spans all that locations may
+     * point at: beyond its end the guard turns the access into an error. */
+    return bkv_mapping_create(mapping, &file, atomic_load(&segment->size), false, false);
+}
+
+int bkv_segment_pin(struct bkv_partition *p, struct bkv_segment *segment,
+                    struct bkv_mapping **mapping)
+{
+    int rc = BITKV_OK;
+    (void)pthread_mutex_lock(&p->open_mutex);
+    *mapping = atomic_load_explicit(&segment->open, memory_order_acquire);
+    if (*mapping == NULL) {
+        close_above(p, p->store->open_segments_max - 1, segment);
+        rc = open_file(p, segment, mapping);
+        if (rc == BITKV_ERR_TOO_MANY_FILES) {
+            close_above(p, 0, segment);
+            rc = open_file(p, segment, mapping);
+        }
+        if (rc == BITKV_OK) {
+            atomic_store_explicit(&segment->open, *mapping, memory_order_release);
+            atomic_fetch_add_explicit(&p->open_count, 1, memory_order_relaxed);
+        }
+    }
+    if (rc == BITKV_OK)
+        bkv_mapping_ref(*mapping);
+    (void)pthread_mutex_unlock(&p->open_mutex);
+    return rc;
+}
+
+void bkv_segment_set_open(struct bkv_partition *p, struct bkv_segment *segment,
+                          struct bkv_mapping *mapping)
+{
+    atomic_store_explicit(&segment->open, mapping, memory_order_release);
+    atomic_fetch_add_explicit(&p->open_count, 1, memory_order_relaxed);
+}
+
+void bkv_segments_trim(struct bkv_partition *p)
+{
+    (void)pthread_mutex_lock(&p->open_mutex);
+    close_above(p, p->store->open_segments_max, NULL);
+    (void)pthread_mutex_unlock(&p->open_mutex);
+}
+
+void bkv_segments_free(struct bkv_partition *p)
+{
+    for (struct bkv_segment *s = p->first; s != NULL;) {
+        struct bkv_segment *next = s->next;
+        bkv_mapping_unref(atomic_load(&s->open));
+        bkv_mfree(s);
+        s = next;
+    }
+    p->first = p->last = NULL;
+    while (p->retired != NULL) {
+        struct bkv_retired *r = p->retired;
+        p->retired = r->next;
+        bkv_mapping_unref(r->mapping);
+        bkv_mfree(r);
+    }
+    for (uint32_t i = 0; i < BKV_TABLE_FANOUT; i++)
+        bkv_mfree((void *)(uintptr_t)atomic_load(&p->table.chunks[i]));
+}

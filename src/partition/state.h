@@ -1,0 +1,256 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The state of a partition, for the files of this folder.
+ *
+ *                 rotate            worker: synced, trimmed, hint written
+ *   (spare) --> ACTIVE ----> SEALED ----------------------------> FINISHED
+ *    worker     tail.c                      seal.c
+ *
+ * Who may touch what:
+ *
+ *   lock        (spin, nanoseconds) the tail, sequence numbers, the KeyDir's
+ *               writer side, the lists of segments, the writers' counters
+ *   sync_mutex  who syncs, and how far the log is known to be durable
+ *   open_mutex  opening and closing of segment files
+ *   worker      everything that is marked "worker's"
+ *   nobody      readers: atomics, inside of an epoch section
+ *
+ * Locks are taken in the order sync_mutex, open_mutex, lock; no system call is
+ * made under `lock` but those that make room for the very next append.
+ *
+ * Invariants:
+ *   I1  Records lie in the log in order of their sequence numbers, without
+ *       gaps within a stream segment or between two neighbours.
+ *   I2  The KeyDir is changed after the record is whole in the log, never
+ *       before; from then on readers can see it.
+ *   I3  A location in the KeyDir is of a record that lies whole below its
+ *       segment's `size`.
+ *   I4  The sum of `live_bytes` over all segments is the sum of the sizes of
+ *       all locations in the KeyDir.
+ *   I5  Everything below `synced` was synced, directory entries included.
+ *   I6  A segment that is not FINISHED is open, with its descriptor.
+ *   I7  After a failed sync `failed` is set for good, and nothing is
+ *       appended any more.
+ */
+#ifndef BKV_PARTITION_STATE_H
+#define BKV_PARTITION_STATE_H
+
+#include "base/assert.h"
+#include "base/limits.h"
+#include "base/lock.h"
+#include "io/mapping.h"
+#include "keydir/keydir.h"
+#include "log/location.h"
+#include "log/record.h"
+#include "partition/partition.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+enum bkv_segment_phase {
+    BKV_PHASE_ACTIVE,
+    BKV_PHASE_SEALED,
+    BKV_PHASE_FINISHED,
+};
+
+struct bkv_segment {
+    struct bkv_mapping *_Atomic open; /* NULL: closed; readers load it in an epoch section */
+    uint64_t seed;                    /* of record checksums */
+    uint64_t id;
+    uint32_t number;            /* index in the table, part of locations */
+    _Atomic uint8_t referenced; /* read since the clock hand last passed */
+    _Atomic uint8_t phase;      /* enum bkv_segment_phase */
+    _Atomic bool entry_synced;  /* its directory entry is durable */
+    uint64_t base_sequence;
+    uint64_t last_sequence; /* valid once sealed */
+    _Atomic uint64_t size;  /* bytes used, header included */
+    _Atomic uint64_t live_bytes;
+    _Atomic uint64_t disk_bytes; /* reserved, or the file's size */
+    _Atomic uint64_t hint_bytes; /* 0: no hint */
+    struct bkv_segment *next;    /* in order of the log */
+    struct bkv_segment *next_unsynced;
+};
+
+/* Two levels, so that the table grows without moving and readers need no lock.
+ * 512 x 512 numbers are BKV_SEGMENTS_MAX. */
+#define BKV_TABLE_FANOUT 512u
+
+struct bkv_table {
+    struct bkv_segment *_Atomic *_Atomic chunks[BKV_TABLE_FANOUT];
+};
+
+/* Where the log goes on. */
+struct bkv_tail {
+    struct bkv_segment *segment; /* NULL: none yet */
+    uint8_t *base;               /* of the mapping; NULL with pwrite */
+    struct bkv_mapping *mapping;
+    uint64_t offset;           /* of the next record */
+    uint64_t limit;            /* the segment does not grow beyond */
+    uint64_t wake_at;          /* offset at which the worker should look again */
+    _Atomic uint64_t reserved; /* file space exists below */
+    _Atomic uint64_t faulted;  /* pages are in memory, writable, below */
+};
+
+/* Counters of readers, striped over threads: a thread with a small slot index
+ * has a stripe of its own and needs no locked instruction. */
+#define BKV_STRIPES 16u
+
+struct bkv_stripe {
+    _Alignas(64) _Atomic uint64_t gets;
+    _Atomic uint64_t misses;
+    _Atomic uint64_t errors;
+};
+
+struct bkv_retired {
+    struct bkv_mapping *mapping;
+    uint64_t stamp;
+    struct bkv_retired *next;
+};
+
+struct bkv_partition {
+    /* read by everyone, written at opening */
+    struct bkv_store *store;
+    struct bkv_keydir *keydir;
+    uint32_t index;
+    struct bkv_table table;
+
+    /* the writers' */
+    _Alignas(64) struct bkv_lock lock;
+    bool sync_armed; /* the worker knows that something waits for the interval */
+    struct bkv_tail tail;
+    uint64_t next_sequence;
+    _Atomic uint64_t appended; /* log position: bytes of user records, ever */
+    _Atomic int failed;        /* code of a failed sync */
+    _Atomic uint64_t puts, deletes, write_errors, bytes_written;
+    struct bkv_segment *first, *last; /* all segments */
+    struct bkv_segment *unsynced_first, *unsynced_last;
+    struct bkv_segment *sealed_first; /* where the worker has to go on */
+    uint64_t next_id;
+    _Atomic uint32_t next_number;
+
+    /* the spare segment: made by the worker, taken under `lock` */
+    struct bkv_spare *_Atomic spare;
+
+    /* group commit */
+    _Alignas(64) pthread_mutex_t sync_mutex;
+    pthread_cond_t sync_done;
+    bool sync_running;
+    _Atomic uint64_t synced;
+    _Atomic uint64_t syncs;
+
+    /* open segments */
+    pthread_mutex_t open_mutex;
+    _Atomic uint32_t open_count;
+    uint32_t clock_hand;
+    struct bkv_retired *retired;
+
+    /* the worker */
+    pthread_t thread;
+    bool thread_started;
+    _Atomic uint32_t wake; /* futex word: 1 when there is work */
+    _Atomic bool stopping;
+    bool stop_clean;
+    uint64_t sync_due_ns;     /* worker's; 0: nothing waits */
+    uint64_t checkpoint_tail; /* worker's: `appended` at the last checkpoint */
+    bool checkpoint_valid;    /* worker's: there is one on disk that fits */
+    _Atomic uint64_t checkpoint_bytes;
+    _Atomic uint64_t checkpoints;
+    int stop_result;
+
+    /* opening */
+    pthread_mutex_t open_wait_mutex;
+    pthread_cond_t open_wait;
+    bool recovered;
+    int open_result;
+    char open_context[BKV_ERROR_CONTEXT_SIZE];
+    bitkv_recovery recovery;
+
+    struct bkv_stripe stripes[BKV_STRIPES];
+};
+
+static inline struct bkv_segment *bkv_table_get(const struct bkv_table *table, uint32_t number)
+{
+    BKV_DEBUG_ASSERT(number < BKV_SEGMENTS_MAX);
+    struct bkv_segment *_Atomic *chunk =
+        atomic_load_explicit(&table->chunks[number / BKV_TABLE_FANOUT], memory_order_acquire);
+    return atomic_load_explicit(&chunk[number % BKV_TABLE_FANOUT], memory_order_acquire);
+}
+
+/* --- segments.c: the table and the cache of open segments ----------------- */
+
+/* A segment in memory, not yet in the table. */
+struct bkv_segment *bkv_segment_new(struct bkv_partition *p, uint64_t id);
+/* Gives it a number and appends it to the log's order. Under `lock` (or before
+ * anybody else is there). BITKV_ERR_LIMIT, BITKV_ERR_NO_MEMORY. */
+int bkv_segment_install(struct bkv_partition *p, struct bkv_segment *segment);
+/* The same with the number that the segment has already: for recovery. */
+int bkv_segment_install_at(struct bkv_partition *p, struct bkv_segment *segment);
+/* Takes the last one, which follows `before`, out again and frees it. */
+void bkv_segment_uninstall_last(struct bkv_partition *p, struct bkv_segment *before);
+/* A reference to the open file, opening it and closing others if need be. Not
+ * in an epoch section. */
+int bkv_segment_pin(struct bkv_partition *p, struct bkv_segment *segment,
+                    struct bkv_mapping **mapping);
+/* Makes a fresh mapping the segment's own (consumes the reference). */
+void bkv_segment_set_open(struct bkv_partition *p, struct bkv_segment *segment,
+                          struct bkv_mapping *mapping);
+/* Closes least recently used segments above the limit, and what was retired. */
+void bkv_segments_trim(struct bkv_partition *p);
+void bkv_segments_free(struct bkv_partition *p);
+
+/* --- tail.c: the segment that is written ------------------------------------ */
+
+struct bkv_spare {
+    struct bkv_segment *segment;
+    struct bkv_mapping *mapping;
+    uint64_t reserved;
+};
+
+/* Room for a record of `size` bytes at the tail, in this segment or a new one.
+ * Under `lock`. */
+int bkv_tail_ensure(struct bkv_partition *p, uint64_t size);
+/* Goes on in a segment that recovery left behind. */
+int bkv_tail_resume(struct bkv_partition *p, struct bkv_segment *segment);
+/* The active segment becomes SEALED; there is no tail afterwards. Under `lock`. */
+void bkv_tail_seal(struct bkv_partition *p);
+/* A record with a segment of its own. Under `lock`. */
+int bkv_tail_write_jumbo(struct bkv_partition *p, const uint8_t *header, uint32_t crc,
+                         const void *key, size_t key_size, const void *value, size_t value_size,
+                         uint64_t *location);
+/* The worker's part: reserve and fault in what comes next. */
+void bkv_tail_ahead(struct bkv_partition *p);
+/* The worker's part: have the next segment ready. */
+void bkv_spare_prepare(struct bkv_partition *p);
+void bkv_spare_discard(struct bkv_partition *p);
+
+/* --- sync.c: group commit ------------------------------------------------------ */
+
+/* Returns when everything appended up to log position `upto` is durable. */
+int bkv_sync_upto(struct bkv_partition *p, uint64_t upto);
+/* Under `lock`: there is data in `segment` that is not synced. */
+void bkv_unsynced_add(struct bkv_partition *p, struct bkv_segment *segment);
+
+/* --- write.c --------------------------------------------------------------------- */
+
+/* Appends the mark that says how far the log is durable. Takes `lock`. */
+void bkv_append_mark(struct bkv_partition *p, uint64_t segment_id, uint64_t offset);
+
+/* --- seal.c, checkpoint.c: the worker's longer jobs ----------------------------------- */
+
+/* Syncs, trims and hints the oldest SEALED segment, if there is one. */
+int bkv_seal_next(struct bkv_partition *p, bool *did);
+int bkv_checkpoint_write(struct bkv_partition *p);
+
+/* --- worker.c ---------------------------------------------------------------------------- */
+
+void *bkv_worker_main(void *partition);
+void bkv_worker_wake(struct bkv_partition *p);
+/* To be called now and then in longer jobs of the worker: does what the writers
+ * wait for. */
+void bkv_worker_urgent(struct bkv_partition *p);
+
+/* --- recovery.c ---------------------------------------------------------------------------- */
+
+int bkv_recover(struct bkv_partition *p);
+
+#endif

@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Group commit. Whoever needs the log durable up to some position either finds
+ * it so, or waits for a sync that is running, or runs one: in its own thread,
+ * since a hand-over to another costs as much as a fast device's sync. A sync
+ * covers everything appended when it starts, so those who came during the last
+ * one share the next (Helland et al., "Group commit timers and high volume
+ * transaction systems", 1987, without the timer: a lone writer waits for one
+ * sync and no more).
+ *
+ * A sync writes out every segment with unsynced data, oldest first, and the
+ * directory, if it has entries that were not. Then a mark is appended, which
+ * tells recovery how far the log was durable.
+ *
+ * Failure mode: one. After a failed fdatasync nothing is known about what it
+ * covered, and a second one proves nothing, so the partition refuses to append
+ * until it is reopened (I7). Waiters get the error, reads go on.
+ */
+#include "partition/state.h"
+
+#include "base/error.h"
+#include "log/filename.h"
+
+struct round {
+    struct bkv_segment *first, *last; /* detached; first == NULL: nothing to sync */
+    uint64_t position;                /* of the log */
+    uint64_t segment_id, offset;      /* the same, for the mark */
+};
+
+void bkv_unsynced_add(struct bkv_partition *p, struct bkv_segment *segment)
+{
+    if (p->unsynced_last == segment)
+        return;
+    segment->next_unsynced = NULL;
+    if (p->unsynced_last != NULL)
+        p->unsynced_last->next_unsynced = segment;
+    else
+        p->unsynced_first = segment;
+    p->unsynced_last = segment;
+}
+
+/* Takes the list over. Only the tail's segment can be added to the new list
+ * while the old one is walked, and it is the old one's last: its link is not
+ * followed. */
+static struct round begin_round(struct bkv_partition *p)
+{
+    bkv_lock(&p->lock);
+    struct round r = {
+        .first = p->unsynced_first,
+        .last = p->unsynced_last,
+        .position = atomic_load_explicit(&p->appended, memory_order_relaxed),
+    };
+    if (r.last != NULL) {
+        r.segment_id = r.last->id;
+        r.offset = atomic_load_explicit(&r.last->size, memory_order_relaxed);
+    }
+    p->unsynced_first = p->unsynced_last = NULL;
+    p->sync_armed = false;
+    bkv_unlock(&p->lock);
+    return r;
+}
+
+static int sync_segment(struct bkv_partition *p, struct bkv_segment *segment)
+{
+    const struct bkv_mapping *mapping = atomic_load_explicit(&segment->open, memory_order_acquire);
+    BKV_ASSERT(mapping != NULL && mapping->file.fd >= 0); /* I6 */
+    int rc = bkv_file_sync(&mapping->file);
+    if (rc == BITKV_OK && bkv_mapping_faulted(mapping))
+        rc = bkv_error(BITKV_ERR_IO, "I/O error under the mapping of %s", mapping->file.name);
+    if (rc == BITKV_OK && !atomic_load(&segment->entry_synced)) {
+        char name[BKV_NAME_SIZE];
+        bkv_name_partition(name, p->index);
+        rc = bkv_dir_sync(&p->store->dir, name);
+        if (rc == BITKV_OK)
+            atomic_store(&segment->entry_synced, true);
+    }
+    return rc;
+}
+
+static int run_round(struct bkv_partition *p, const struct round *r)
+{
+    for (struct bkv_segment *s = r->first; s != NULL; s = s == r->last ? NULL : s->next_unsynced) {
+        int rc = sync_segment(p, s);
+        if (rc != BITKV_OK)
+            return rc;
+    }
+    return BITKV_OK;
+}
+
+static int fail(struct bkv_partition *p)
+{
+    atomic_store(&p->failed, BITKV_ERR_SYNC_FAILED);
+    int rc = bkv_error(BITKV_ERR_SYNC_FAILED, "%.300s; partition %u refuses writes until reopened",
+                       bitkv_error_context(), p->index);
+    bkv_log(p->store, BITKV_LOG_ERROR, "sync failed: %s", bitkv_error_context());
+    return rc;
+}
+
+int bkv_sync_upto(struct bkv_partition *p, uint64_t upto)
+{
+    int rc = BITKV_OK;
+    (void)pthread_mutex_lock(&p->sync_mutex);
+    while (atomic_load_explicit(&p->synced, memory_order_relaxed) < upto) {
+        if (atomic_load(&p->failed) != 0) {
+            rc = bkv_error(BITKV_ERR_SYNC_FAILED,
+                           "an earlier sync of partition %u failed; reopen the database", p->index);
+            break;
+        }
+        if (p->sync_running) {
+            (void)pthread_cond_wait(&p->sync_done, &p->sync_mutex);
+            continue;
+        }
+        p->sync_running = true;
+        (void)pthread_mutex_unlock(&p->sync_mutex);
+        struct round r = begin_round(p);
+        rc = run_round(p, &r);
+        rc = rc != BITKV_OK ? fail(p) : BITKV_OK;
+        if (rc == BITKV_OK && r.first != NULL) {
+            atomic_fetch_add_explicit(&p->syncs, 1, memory_order_relaxed);
+            bkv_append_mark(p, r.segment_id, r.offset);
+        }
+        (void)pthread_mutex_lock(&p->sync_mutex);
+        p->sync_running = false;
+        if (rc == BITKV_OK)
+            atomic_store_explicit(&p->synced, r.position, memory_order_release);
+        (void)pthread_cond_broadcast(&p->sync_done);
+        if (rc != BITKV_OK)
+            break;
+    }
+    (void)pthread_mutex_unlock(&p->sync_mutex);
+    return rc;
+}
+
+int bkv_partition_sync(struct bkv_partition *p)
+{
+    return bkv_sync_upto(p, atomic_load_explicit(&p->appended, memory_order_acquire));
+}

@@ -1,0 +1,419 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The tail: the segment that is written, and the space ahead of it.
+ *
+ * The happy path costs no system call: the worker has reserved file space
+ * (fallocate) and faulted the pages in (MADV_POPULATE_WRITE) some megabytes
+ * ahead, and keeps a spare segment, created, reserved and with its directory
+ * entry synced, for when this one is full. An append is then a memcpy, and
+ * survives the process because the page cache has it.
+ *
+ * A writer that overtakes the worker does the same work itself: it reserves
+ * the next step, creates the next segment, or simply takes the page faults.
+ * So a full disk is an error code of the put that needed the space, never a
+ * signal in the middle of a copy: pages below `reserved` have their blocks.
+ *
+ * With pwrite there is no mapping; space is reserved all the same where the
+ * file system can, so that ENOSPC comes early, and else shows in pwrite.
+ *
+ * Failure modes: no space or no descriptor for more room: the put fails, the
+ * tail stays where it is and the next put tries again. A SIGBUS under the
+ * mapping (the device failed): the guard counts it, the writer sees the count
+ * before it acknowledges, and the partition refuses further writes.
+ */
+#include "partition/state.h"
+
+#include "base/bytes.h"
+#include "base/error.h"
+#include "base/memory.h"
+#include "io/io.h"
+#include "log/filename.h"
+#include "log/segment.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+
+/* --- making segments ----------------------------------------------------------- */
+
+/* Reserved by fallocate? Not where the file system has none: then pwrite finds
+ * out about space by itself. */
+static int reserve(const struct bkv_partition *p, const struct bkv_file *file, uint64_t from,
+                   uint64_t to)
+{
+    int rc = bkv_file_reserve(file, from, to - from);
+    if (rc != BITKV_OK && rc != BITKV_ERR_NO_SPACE && !p->store->mapped)
+        return BITKV_OK;
+    return rc;
+}
+
+static void discard_file(struct bkv_partition *p, uint64_t id)
+{
+    char name[BKV_NAME_SIZE];
+    bkv_name_data(name, p->index, id);
+    (void)bkv_dir_unlink(&p->store->dir, name); /* a leftover is removed at opening */
+}
+
+/* Creates the file of segment `id` with `reserved` bytes of space; `map_size`
+ * of it are mapped if mappings are used. */
+static int create_file(struct bkv_partition *p, uint64_t id, uint64_t reserved, uint64_t map_size,
+                       struct bkv_mapping **mapping)
+{
+    char name[BKV_NAME_SIZE];
+    bkv_name_data(name, p->index, id);
+    struct bkv_file file;
+    int rc = bkv_file_open(&file, &p->store->dir, name, O_RDWR | O_CREAT | O_EXCL);
+    if (rc != BITKV_OK)
+        return rc == BITKV_NOT_FOUND ? BITKV_ERR_IO : rc;
+    rc = reserve(p, &file, 0, reserved);
+    if (rc != BITKV_OK)
+        bkv_file_close(&file);
+    else if (p->store->mapped)
+        rc = bkv_mapping_create(mapping, &file, map_size, true, true);
+    else
+        rc = bkv_mapping_create_unmapped(mapping, &file);
+    if (rc != BITKV_OK)
+        discard_file(p, id);
+    return rc;
+}
+
+static uint64_t first_step(const struct bkv_partition *p)
+{
+    return bkv_min64(BKV_RESERVE_STEP_MIN, p->store->options.max_file_size);
+}
+
+static int make_spare(struct bkv_partition *p, uint64_t id, struct bkv_spare **out)
+{
+    struct bkv_spare *spare = bkv_calloc(1, sizeof *spare);
+    if (spare == NULL)
+        return bkv_error(BITKV_ERR_NO_MEMORY, "no memory for a segment");
+    spare->segment = bkv_segment_new(p, id);
+    spare->reserved = first_step(p);
+    int rc = spare->segment != NULL ? BITKV_OK : BITKV_ERR_NO_MEMORY;
+    if (rc == BITKV_OK)
+        rc = create_file(p, id, spare->reserved, p->store->options.max_file_size, &spare->mapping);
+    if (rc != BITKV_OK) {
+        bkv_mfree(spare->segment);
+        bkv_mfree(spare);
+        return rc;
+    }
+    atomic_init(&spare->segment->disk_bytes, spare->reserved);
+    *out = spare;
+    return BITKV_OK;
+}
+
+static void free_spare(struct bkv_partition *p, struct bkv_spare *spare)
+{
+    discard_file(p, spare->segment->id);
+    bkv_mapping_unref(spare->mapping);
+    bkv_mfree(spare->segment);
+    bkv_mfree(spare);
+}
+
+static uint64_t take_id(struct bkv_partition *p)
+{
+    bkv_lock(&p->lock);
+    uint64_t id = p->next_id++;
+    bkv_unlock(&p->lock);
+    return id;
+}
+
+void bkv_spare_prepare(struct bkv_partition *p)
+{
+    if (atomic_load_explicit(&p->spare, memory_order_acquire) != NULL)
+        return;
+    bkv_lock(&p->lock);
+    bool wanted = p->tail.segment != NULL && p->tail.offset > p->tail.limit / 2;
+    bkv_unlock(&p->lock);
+    if (!wanted)
+        return;
+    struct bkv_spare *spare;
+    if (make_spare(p, take_id(p), &spare) != BITKV_OK)
+        return; /* the writer will try, and report */
+    char name[BKV_NAME_SIZE];
+    bkv_name_partition(name, p->index);
+    if (bkv_dir_sync(&p->store->dir, name) == BITKV_OK)
+        atomic_store(&spare->segment->entry_synced, true);
+    atomic_store_explicit(&p->spare, spare, memory_order_release);
+}
+
+void bkv_spare_discard(struct bkv_partition *p)
+{
+    struct bkv_spare *spare = atomic_exchange(&p->spare, NULL);
+    if (spare != NULL)
+        free_spare(p, spare);
+}
+
+/* --- going on in the next segment ---------------------------------------------------- */
+
+static int write_header(struct bkv_partition *p, const struct bkv_segment *segment,
+                        struct bkv_mapping *mapping)
+{
+    struct bkv_segment_header header = {
+        .partition = p->index,
+        .kind = BKV_SEGMENT_STREAM,
+        .id = segment->id,
+        .base_sequence = segment->base_sequence,
+    };
+    memcpy(header.database_id, p->store->manifest.database_id, sizeof header.database_id);
+    uint8_t bytes[BKV_SEGMENT_HEADER];
+    bkv_segment_header_encode(bytes, &header);
+    if (mapping->base != NULL && mapping->size >= sizeof bytes && mapping->file.fd >= 0) {
+        memcpy(mapping->base, bytes, sizeof bytes);
+        if (bkv_mapping_faulted(mapping))
+            return bkv_error(BITKV_ERR_IO, "cannot write the header of %s", mapping->file.name);
+        return BITKV_OK;
+    }
+    return bkv_file_write(&mapping->file, bytes, sizeof bytes, 0);
+}
+
+static void set_tail(struct bkv_partition *p, struct bkv_segment *segment,
+                     struct bkv_mapping *mapping, uint64_t offset, uint64_t limit,
+                     uint64_t reserved)
+{
+    p->tail.segment = segment;
+    p->tail.mapping = mapping;
+    p->tail.base = mapping->base;
+    p->tail.offset = offset;
+    p->tail.limit = limit;
+    p->tail.wake_at = 0;
+    atomic_store(&p->tail.reserved, reserved);
+    atomic_store(&p->tail.faulted, offset);
+}
+
+void bkv_tail_seal(struct bkv_partition *p)
+{
+    struct bkv_segment *segment = p->tail.segment;
+    BKV_ASSERT(segment != NULL);
+    segment->last_sequence = p->next_sequence - 1;
+    atomic_store_explicit(&segment->phase, BKV_PHASE_SEALED, memory_order_release);
+    if (p->sealed_first == NULL)
+        p->sealed_first = segment;
+    p->tail.segment = NULL;
+    p->tail.base = NULL;
+    p->tail.mapping = NULL;
+    bkv_worker_wake(p);
+}
+
+/* The spare, or a segment made on the spot. */
+static int next_segment(struct bkv_partition *p, struct bkv_spare **spare)
+{
+    *spare = atomic_exchange_explicit(&p->spare, NULL, memory_order_acq_rel);
+    return *spare != NULL ? BITKV_OK : make_spare(p, p->next_id++, spare);
+}
+
+static int rotate(struct bkv_partition *p)
+{
+    struct bkv_spare *spare;
+    int rc = next_segment(p, &spare);
+    if (rc != BITKV_OK)
+        return rc;
+    struct bkv_segment *segment = spare->segment;
+    segment->base_sequence = p->next_sequence;
+    rc = write_header(p, segment, spare->mapping);
+    if (rc == BITKV_OK)
+        rc = bkv_segment_install(p, segment);
+    if (rc != BITKV_OK) {
+        free_spare(p, spare);
+        return rc;
+    }
+    if (p->tail.segment != NULL)
+        bkv_tail_seal(p);
+    bkv_segment_set_open(p, segment, spare->mapping);
+    set_tail(p, segment, spare->mapping, BKV_SEGMENT_HEADER, p->store->options.max_file_size,
+             spare->reserved);
+    bkv_mfree(spare);
+    return BITKV_OK;
+}
+
+int bkv_tail_resume(struct bkv_partition *p, struct bkv_segment *segment)
+{
+    char name[BKV_NAME_SIZE];
+    bkv_name_data(name, p->index, segment->id);
+    struct bkv_file file;
+    int rc = bkv_file_open(&file, &p->store->dir, name, O_RDWR);
+    if (rc != BITKV_OK)
+        return rc;
+    uint64_t limit = p->store->options.max_file_size;
+    struct bkv_mapping *mapping;
+    if (p->store->mapped)
+        rc = bkv_mapping_create(&mapping, &file, limit, true, true);
+    else
+        rc = bkv_mapping_create_unmapped(&mapping, &file);
+    if (rc != BITKV_OK)
+        return rc;
+    uint64_t size = atomic_load(&segment->size);
+    bkv_segment_set_open(p, segment, mapping);
+    atomic_store(&segment->phase, BKV_PHASE_ACTIVE);
+    set_tail(p, segment, mapping, size, limit, size);
+    return BITKV_OK;
+}
+
+/* --- room ---------------------------------------------------------------------------------- */
+
+/* The next step doubles with the segment, up to 32 MiB. */
+static uint64_t step_end(const struct bkv_tail *tail, uint64_t need)
+{
+    uint64_t reserved = atomic_load_explicit(&tail->reserved, memory_order_relaxed);
+    uint64_t step = bkv_max64(bkv_min64(reserved, BKV_RESERVE_STEP_MAX), BKV_RESERVE_STEP_MIN);
+    return bkv_min64(tail->limit, bkv_max64(reserved + step, bkv_align_up(need, 4096)));
+}
+
+static void note_reserved(struct bkv_tail *tail, struct bkv_segment *segment, uint64_t end)
+{
+    uint64_t seen = atomic_load(&tail->reserved);
+    while (seen < end && !atomic_compare_exchange_weak(&tail->reserved, &seen, end))
+        ;
+    if (seen < end)
+        atomic_store_explicit(&segment->disk_bytes, end, memory_order_relaxed);
+}
+
+static int reserve_more(struct bkv_partition *p, uint64_t need)
+{
+    struct bkv_tail *tail = &p->tail;
+    uint64_t from = atomic_load(&tail->reserved);
+    uint64_t to = step_end(tail, need);
+    int rc = reserve(p, &tail->mapping->file, from, to);
+    if (rc == BITKV_ERR_NO_SPACE && bkv_align_up(need, 4096) < to) {
+        to = bkv_min64(tail->limit, bkv_align_up(need, 4096)); /* then just what is needed */
+        rc = reserve(p, &tail->mapping->file, from, to);
+    }
+    if (rc == BITKV_OK)
+        note_reserved(tail, tail->segment, to);
+    return rc;
+}
+
+int bkv_tail_ensure(struct bkv_partition *p, uint64_t size)
+{
+    struct bkv_tail *tail = &p->tail;
+    if (BKV_UNLIKELY(tail->segment == NULL || tail->offset + size > tail->limit)) {
+        int rc = rotate(p);
+        if (rc != BITKV_OK)
+            return rc;
+    }
+    uint64_t end = tail->offset + size;
+    BKV_ASSERT(end <= tail->limit);
+    if (BKV_UNLIKELY(end > atomic_load_explicit(&tail->reserved, memory_order_acquire)))
+        return reserve_more(p, end);
+    return BITKV_OK;
+}
+
+/* --- records that are larger than a segment ---------------------------------------------- */
+
+static int write_jumbo_file(struct bkv_partition *p, const struct bkv_segment *segment,
+                            struct bkv_mapping *mapping, const uint8_t *header, const void *key,
+                            size_t key_size, const void *value, size_t value_size)
+{
+    const struct bkv_file *file = &mapping->file;
+    uint64_t at = BKV_SEGMENT_HEADER;
+    int rc = write_header(p, segment, mapping);
+    if (rc == BITKV_OK)
+        rc = bkv_file_write(file, header, BKV_RECORD_HEADER, at);
+    at += BKV_RECORD_HEADER;
+    if (rc == BITKV_OK)
+        rc = bkv_file_write(file, key, key_size, at);
+    at += key_size;
+    if (rc == BITKV_OK)
+        rc = bkv_file_write(file, value, value_size, at);
+    /* The padding: the file was extended with zeros, or is now. */
+    if (rc == BITKV_OK)
+        rc = bkv_file_truncate(file, atomic_load(&segment->size));
+    return rc;
+}
+
+int bkv_tail_write_jumbo(struct bkv_partition *p, const uint8_t *header, uint32_t crc,
+                         const void *key, size_t key_size, const void *value, size_t value_size,
+                         uint64_t *location)
+{
+    uint64_t size = bkv_record_size(key_size, value_size);
+    struct bkv_segment *segment = bkv_segment_new(p, p->next_id++);
+    if (segment == NULL)
+        return BITKV_ERR_NO_MEMORY;
+    uint64_t file_size = BKV_SEGMENT_HEADER + size;
+    atomic_store(&segment->size, file_size);
+    segment->base_sequence = p->next_sequence;
+
+    struct bkv_mapping *mapping = NULL;
+    int rc = create_file(p, segment->id, file_size, file_size, &mapping);
+    if (rc != BITKV_OK)
+        goto err_segment;
+    uint8_t final[BKV_RECORD_HEADER];
+    memcpy(final, header, sizeof final);
+    bkv_record_finish(final, crc, p->next_sequence, segment->seed, BKV_SEGMENT_HEADER);
+    rc = write_jumbo_file(p, segment, mapping, final, key, key_size, value, value_size);
+    if (rc == BITKV_OK)
+        rc = bkv_segment_install(p, segment);
+    if (rc != BITKV_OK)
+        goto err_file;
+    atomic_store(&segment->disk_bytes, file_size);
+    if (p->tail.segment != NULL)
+        bkv_tail_seal(p);
+    bkv_segment_set_open(p, segment, mapping);
+    set_tail(p, segment, mapping, file_size, file_size, file_size);
+    *location = bkv_location(segment->number, BKV_SEGMENT_HEADER, bkv_size_code(size));
+    return BITKV_OK;
+
+err_file:
+    bkv_mapping_unref(mapping);
+    discard_file(p, segment->id);
+err_segment:
+    bkv_mfree(segment);
+    return rc;
+}
+
+/* --- the worker's part -------------------------------------------------------------------- */
+
+/* Reserves the step behind `reserved`, without the lock: the writer may do the
+ * same at the same time, and both are right. Failure is left to the writer. */
+static void reserve_ahead(struct bkv_partition *p, struct bkv_segment *segment,
+                          const struct bkv_file *file, uint64_t offset)
+{
+    struct bkv_tail *tail = &p->tail;
+    uint64_t reserved = atomic_load(&tail->reserved);
+    if (reserved >= tail->limit || offset + BKV_FAULT_AHEAD_BYTES <= reserved)
+        return;
+    uint64_t to = step_end(tail, reserved);
+    if (reserve(p, file, reserved, to) != BITKV_OK)
+        return;
+    bkv_lock(&p->lock);
+    if (tail->segment == segment)
+        note_reserved(tail, segment, to);
+    bkv_unlock(&p->lock);
+}
+
+void bkv_tail_ahead(struct bkv_partition *p)
+{
+    struct bkv_tail *tail = &p->tail;
+    bkv_lock(&p->lock);
+    struct bkv_segment *segment = tail->segment;
+    struct bkv_mapping *mapping = tail->mapping;
+    uint64_t offset = tail->offset;
+    uint64_t limit = tail->limit;
+    if (mapping != NULL)
+        bkv_mapping_ref(mapping);
+    bkv_unlock(&p->lock);
+    if (mapping == NULL)
+        return;
+    if (offset < limit)
+        reserve_ahead(p, segment, &mapping->file, offset);
+
+    uint64_t reserved = atomic_load(&tail->reserved);
+    uint64_t faulted = bkv_max64(atomic_load(&tail->faulted), offset);
+    uint64_t end = bkv_min64(reserved, offset + BKV_FAULT_AHEAD_BYTES);
+    while (mapping->base != NULL && faulted < end) {
+        uint64_t from = faulted & ~4095ull;
+        uint64_t to = bkv_min64(end, bkv_align_up(from + 1, BKV_FAULT_STEP_BYTES));
+        if (bkv_io->madvise(mapping->base + from, to - from, MADV_POPULATE_WRITE) != 0)
+            break; /* an old kernel: the writer takes the faults */
+        faulted = to;
+        bkv_lock(&p->lock);
+        bool current = tail->segment == segment;
+        if (current)
+            atomic_store(&tail->faulted, faulted);
+        bkv_unlock(&p->lock);
+        if (!current)
+            break;
+    }
+    bkv_mapping_unref(mapping);
+}

@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The worker: what must not sit in a caller's path.
+ *
+ *   urgent, done also in between the slices of the longer jobs:
+ *       space and pages ahead of the tail, the KeyDir's next chunk of memory,
+ *       the spare segment
+ *   when due:
+ *       the interval's sync
+ *   longer:
+ *       finishing sealed segments, checkpoints
+ *
+ * It sleeps on a futex until a writer has something for it, or until the
+ * interval's sync is due; a database that nobody writes to has no timer.
+ *
+ * Failure modes: a job that fails is logged and its state left as it was; it
+ * is tried again when there is new work, but for a failed sync, after which
+ * the partition only waits to be closed.
+ */
+#include "partition/state.h"
+
+#include "base/clock.h"
+#include "base/error.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <sys/prctl.h>
+
+void bkv_worker_wake(struct bkv_partition *p)
+{
+    /* Release: what the worker is woken for is visible to it. */
+    if (atomic_exchange_explicit(&p->wake, 1, memory_order_acq_rel) == 0)
+        bkv_futex_wake(&p->wake, 1);
+}
+
+void bkv_worker_urgent(struct bkv_partition *p)
+{
+    bkv_tail_ahead(p);
+    bkv_keydir_prepare_memory(p->keydir);
+    bkv_spare_prepare(p);
+}
+
+static void sync_if_due(struct bkv_partition *p)
+{
+    bkv_lock(&p->lock);
+    bool armed = p->sync_armed;
+    bkv_unlock(&p->lock);
+    if (!armed) {
+        p->sync_due_ns = 0;
+        return;
+    }
+    uint64_t now = bkv_now_ns();
+    if (p->sync_due_ns == 0)
+        p->sync_due_ns = now + (uint64_t)p->store->options.sync_interval_ms * 1000000u;
+    if (now < p->sync_due_ns)
+        return;
+    p->sync_due_ns = 0;
+    (void)bkv_partition_sync(p); /* a failure is logged there, and kept */
+}
+
+static uint64_t checkpoint_interval(const struct bkv_partition *p)
+{
+    uint64_t option = p->store->options.checkpoint_interval_bytes;
+    if (option != 0)
+        return option;
+    return bkv_max64(BKV_CHECKPOINT_BYTES_MIN, 4 * bkv_keydir_memory(p->keydir));
+}
+
+static void checkpoint_if_due(struct bkv_partition *p)
+{
+    uint64_t appended = atomic_load(&p->appended);
+    if (appended - p->checkpoint_tail < checkpoint_interval(p))
+        return;
+    if (bkv_checkpoint_write(p) != BITKV_OK) {
+        bkv_log(p->store, BITKV_LOG_WARNING, "no checkpoint: %s", bitkv_error_context());
+        p->checkpoint_tail = appended; /* not again before as much was written */
+    }
+}
+
+static bool failed(const struct bkv_partition *p)
+{
+    return atomic_load(&p->failed) != 0;
+}
+
+static void work(struct bkv_partition *p)
+{
+    bool more = true;
+    while (more && !failed(p)) {
+        bkv_worker_urgent(p);
+        sync_if_due(p);
+        if (bkv_seal_next(p, &more) != BITKV_OK) {
+            bkv_log(p->store, BITKV_LOG_WARNING, "a full segment stays open: %s",
+                    bitkv_error_context());
+            more = false;
+        }
+    }
+    if (!failed(p))
+        checkpoint_if_due(p);
+}
+
+/* Sleeps until there is work or the sync is due. */
+static void rest(struct bkv_partition *p)
+{
+    uint64_t timeout = 0;
+    if (p->sync_due_ns != 0) {
+        uint64_t now = bkv_now_ns();
+        if (now >= p->sync_due_ns)
+            return;
+        timeout = p->sync_due_ns - now;
+    }
+    bkv_futex_wait(&p->wake, 0, timeout);
+}
+
+/* The last work of a clean close: everything durable, trimmed, checkpointed. */
+static int close_cleanly(struct bkv_partition *p)
+{
+    bool more = true;
+    int rc = BITKV_OK;
+    while (more && rc == BITKV_OK)
+        rc = bkv_seal_next(p, &more);
+    if (rc == BITKV_OK)
+        rc = bkv_partition_sync(p);
+    if (rc == BITKV_OK && !(p->checkpoint_valid && p->checkpoint_tail == atomic_load(&p->appended)))
+        rc = bkv_checkpoint_write(p);
+    struct bkv_tail *tail = &p->tail;
+    if (tail->segment != NULL && tail->offset < tail->limit && rc == BITKV_OK)
+        rc = bkv_file_truncate(&tail->mapping->file, tail->offset);
+    return rc;
+}
+
+static void recover(struct bkv_partition *p)
+{
+    int rc = bkv_recover(p);
+    (void)pthread_mutex_lock(&p->open_wait_mutex);
+    p->recovered = true;
+    p->open_result = rc;
+    if (rc != BITKV_OK)
+        (void)snprintf(p->open_context, sizeof p->open_context, "%s", bitkv_error_context());
+    (void)pthread_cond_signal(&p->open_wait);
+    (void)pthread_mutex_unlock(&p->open_wait_mutex);
+}
+
+void *bkv_worker_main(void *partition)
+{
+    struct bkv_partition *p = partition;
+    char name[16];
+    (void)snprintf(name, sizeof name, "bitkv-%u", p->index);
+    (void)prctl(PR_SET_NAME, name, 0, 0, 0);
+    recover(p);
+    if (p->open_result != BITKV_OK || p->store->options.read_only)
+        return NULL;
+    while (!atomic_load_explicit(&p->stopping, memory_order_acquire)) {
+        atomic_store_explicit(&p->wake, 0, memory_order_seq_cst);
+        work(p);
+        if (!atomic_load_explicit(&p->stopping, memory_order_acquire))
+            rest(p);
+    }
+    if (p->stop_clean) {
+        p->stop_result = close_cleanly(p);
+        if (p->stop_result != BITKV_OK)
+            (void)snprintf(p->open_context, sizeof p->open_context, "%s", bitkv_error_context());
+    }
+    bkv_spare_discard(p);
+    return NULL;
+}

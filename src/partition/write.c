@@ -1,0 +1,323 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Writing: a put or delete from the caller's thread to the log and the KeyDir.
+ *
+ * Before the lock: the KeyDir's lines are prefetched, and the record is put
+ * together with the long part of its checksum. Under the lock, some tens of
+ * nanoseconds: room, the copy into the tail, sequence and checksum, the
+ * KeyDir. After it: waiting for a sync, if asked for.
+ *
+ * The order under the lock is what the store's promises rest on:
+ *
+ *   1. everything that can fail (KeyDir memory, file space)
+ *   2. the record, whole
+ *   3. the KeyDir, which can't fail any more (I2)
+ *
+ * One lock per partition also keeps records in order: none is acknowledged
+ * while an earlier one is unfinished, so the log is always a prefix.
+ *
+ * Failure modes: a step of 1 fails: nothing has changed. pwrite fails in 2:
+ * the tail does not move, the next record overwrites what was written. The
+ * mapping faults in 2: the partition refuses writes from then on.
+ */
+#include "partition/state.h"
+
+#include "base/bytes.h"
+#include "base/crc32c.h"
+#include "base/error.h"
+#include "base/memory.h"
+
+#include <string.h>
+
+/* Records up to this size are put together on the stack. */
+#define SMALL_RECORD 2048u
+
+/* Log bytes after which a writer looks whether the worker should. */
+#define WAKE_BYTES (BKV_FAULT_AHEAD_BYTES / 4)
+
+struct draft {
+    uint8_t *bytes; /* header, or for small records all of it */
+    uint64_t size;  /* of the whole record, padding included */
+    uint32_t crc;   /* over everything but sequence and place */
+    bool small;
+    const void *key, *value;
+    size_t key_size, value_size;
+};
+
+static uint32_t crc_zeros(uint32_t crc, uint64_t size)
+{
+    static const uint8_t zeros[4096];
+    for (; size > sizeof zeros; size -= sizeof zeros)
+        crc = bkv_crc32c(crc, zeros, sizeof zeros);
+    return bkv_crc32c(crc, zeros, (size_t)size);
+}
+
+/* Puts the record together in `buffer` of SMALL_RECORD bytes. */
+static struct draft make_draft(uint8_t *buffer, enum bkv_record_type type, const void *key,
+                               size_t key_size, const void *value, size_t value_size)
+{
+    struct bkv_record record = {
+        .value_size = (uint32_t)value_size,
+        .key_size = (uint16_t)key_size,
+        .type = (uint8_t)type,
+    };
+    struct draft d = {
+        .bytes = buffer,
+        .size = bkv_record_size(key_size, value_size),
+        .key = key,
+        .value = value,
+        .key_size = key_size,
+        .value_size = value_size,
+    };
+    bkv_record_begin(buffer, &record);
+    d.small = d.size <= SMALL_RECORD;
+    uint64_t used = BKV_RECORD_HEADER + key_size + value_size;
+    d.crc = bkv_record_crc_begin(buffer);
+    if (d.small) {
+        uint8_t *body = buffer + BKV_RECORD_HEADER;
+        if (key_size > 0) /* a mark has none */
+            memcpy(body, key, key_size);
+        if (value_size > 0)
+            memcpy(body + key_size, value, value_size);
+        memset(buffer + used, 0, d.size - used);
+        d.crc = bkv_crc32c(d.crc, body, d.size - BKV_RECORD_HEADER);
+    } else {
+        d.crc = bkv_crc32c(d.crc, key, key_size);
+        d.crc = bkv_crc32c(d.crc, value, value_size);
+        d.crc = crc_zeros(d.crc, d.size - used);
+    }
+    return d;
+}
+
+/* --- into the log ------------------------------------------------------------------- */
+
+static void copy_to(uint8_t *to, const struct draft *d)
+{
+    if (d->small) {
+        memcpy(to, d->bytes, d->size);
+        return;
+    }
+    uint64_t used = BKV_RECORD_HEADER + d->key_size + d->value_size;
+    memcpy(to, d->bytes, BKV_RECORD_HEADER);
+    memcpy(to + BKV_RECORD_HEADER, d->key, d->key_size);
+    if (d->value_size > 0)
+        memcpy(to + BKV_RECORD_HEADER + d->key_size, d->value, d->value_size);
+    memset(to + used, 0, d->size - used);
+}
+
+static int append_mapped(struct bkv_partition *p, const struct draft *d)
+{
+    struct bkv_tail *tail = &p->tail;
+    uint8_t *to = tail->base + tail->offset;
+    copy_to(to, d);
+    bkv_record_finish(to, d->crc, p->next_sequence, tail->segment->seed, tail->offset);
+    if (BKV_UNLIKELY(bkv_mapping_faulted(tail->mapping))) {
+        atomic_store(&p->failed, BITKV_ERR_IO);
+        return bkv_error(BITKV_ERR_IO,
+                         "I/O error under the mapping of %s at offset %llu; partition %u refuses "
+                         "writes until reopened",
+                         tail->mapping->file.name, (unsigned long long)tail->offset, p->index);
+    }
+    return BITKV_OK;
+}
+
+static int append_written(struct bkv_partition *p, const struct draft *d)
+{
+    struct bkv_tail *tail = &p->tail;
+    uint8_t *bytes = d->bytes;
+    if (!d->small) {
+        bytes = bkv_malloc(d->size);
+        if (bytes == NULL)
+            return bkv_error(BITKV_ERR_NO_MEMORY, "no memory for a record of %llu bytes",
+                             (unsigned long long)d->size);
+        copy_to(bytes, d);
+    }
+    bkv_record_finish(bytes, d->crc, p->next_sequence, tail->segment->seed, tail->offset);
+    int rc = bkv_file_write(&tail->mapping->file, bytes, d->size, tail->offset);
+    if (bytes != d->bytes)
+        bkv_mfree(bytes);
+    return rc;
+}
+
+/* Under the lock: the record is in the log when this returns BITKV_OK. */
+static int append(struct bkv_partition *p, const struct draft *d, uint64_t *location)
+{
+    struct bkv_tail *tail = &p->tail;
+    int rc;
+    if (BKV_UNLIKELY(d->size > p->store->options.max_file_size - BKV_SEGMENT_HEADER)) {
+        rc = bkv_tail_write_jumbo(p, d->bytes, d->crc, d->key, d->key_size, d->value, d->value_size,
+                                  location);
+        if (rc != BITKV_OK)
+            return rc;
+    } else {
+        rc = bkv_tail_ensure(p, d->size);
+        if (rc != BITKV_OK)
+            return rc;
+        rc = tail->base != NULL ? append_mapped(p, d) : append_written(p, d);
+        if (rc != BITKV_OK)
+            return rc;
+        *location = bkv_location(tail->segment->number, tail->offset, bkv_size_code(d->size));
+        tail->offset += d->size;
+        atomic_store_explicit(&tail->segment->size, tail->offset, memory_order_relaxed);
+    }
+    p->next_sequence++;
+    atomic_store_explicit(&p->bytes_written,
+                          atomic_load_explicit(&p->bytes_written, memory_order_relaxed) + d->size,
+                          memory_order_relaxed);
+    return BITKV_OK;
+}
+
+/* --- accounting ------------------------------------------------------------------------ */
+
+static inline void add_relaxed(_Atomic uint64_t *counter, uint64_t n)
+{
+    /* One writer at a time: no locked instruction needed. */
+    atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + n,
+                          memory_order_relaxed);
+}
+
+static void account_live(struct bkv_partition *p, uint64_t location, bool live)
+{
+    struct bkv_segment *segment = bkv_table_get(&p->table, bkv_location_segment(location));
+    uint64_t size = bkv_location_size(location);
+    add_relaxed(&segment->live_bytes, live ? size : 0 - size);
+}
+
+/* Under the lock, after an append: what has to be synced, and when. Returns
+ * whether the worker should be woken. */
+static bool note_append(struct bkv_partition *p, uint64_t size, bitkv_durability durability)
+{
+    struct bkv_tail *tail = &p->tail;
+    add_relaxed(&p->appended, size);
+    bkv_unsynced_add(p, tail->segment);
+    bool wake = false;
+    if (BKV_UNLIKELY(durability == BITKV_DURABILITY_INTERVAL && !p->sync_armed)) {
+        p->sync_armed = true;
+        wake = true;
+    }
+    if (BKV_UNLIKELY(tail->offset >= tail->wake_at)) {
+        tail->wake_at = tail->offset + WAKE_BYTES;
+        wake = true;
+    }
+    return wake;
+}
+
+static int refuse(const struct bkv_partition *p)
+{
+    int code = atomic_load(&p->failed);
+    return bkv_error(code,
+                     "partition %u met a failed sync or write and refuses writes; reopen the "
+                     "database",
+                     p->index);
+}
+
+static int finish(struct bkv_partition *p, uint64_t position, bool wake,
+                  bitkv_durability durability)
+{
+    if (BKV_UNLIKELY(wake))
+        bkv_worker_wake(p);
+    if (durability != BITKV_DURABILITY_SYNC)
+        return BITKV_OK;
+    return bkv_sync_upto(p, position);
+}
+
+static int count_error(struct bkv_partition *p, int rc)
+{
+    if (rc < 0)
+        atomic_fetch_add_explicit(&p->write_errors, 1, memory_order_relaxed);
+    return rc;
+}
+
+static bitkv_durability effective(const struct bkv_partition *p, bitkv_durability durability)
+{
+    return durability == BITKV_DURABILITY_DEFAULT ? p->store->options.durability : durability;
+}
+
+/* --- the operations ------------------------------------------------------------------------ */
+
+int bkv_partition_put(struct bkv_partition *p, const struct bkv_hash *hash, const void *key,
+                      size_t key_size, const void *value, size_t value_size,
+                      bitkv_durability durability)
+{
+    uint8_t buffer[SMALL_RECORD];
+    bkv_keydir_prefetch_table(p->keydir, hash);
+    struct draft d = make_draft(buffer, BKV_RECORD_PUT, key, key_size, value, value_size);
+    bkv_keydir_prefetch_line(p->keydir, hash);
+    durability = effective(p, durability);
+
+    uint64_t location = 0;
+    uint64_t position = 0;
+    bool wake = false;
+    bkv_lock(&p->lock);
+    int rc = BKV_UNLIKELY(atomic_load_explicit(&p->failed, memory_order_relaxed) != 0)
+                 ? refuse(p)
+                 : bkv_keydir_prepare(p->keydir, hash);
+    if (BKV_LIKELY(rc == BITKV_OK))
+        rc = append(p, &d, &location);
+    if (BKV_LIKELY(rc == BITKV_OK)) {
+        account_live(p, location, true);
+        uint64_t old = bkv_keydir_put(p->keydir, hash, location);
+        if (old != 0)
+            account_live(p, old, false);
+        wake = note_append(p, d.size, durability);
+        position = atomic_load_explicit(&p->appended, memory_order_relaxed);
+        add_relaxed(&p->puts, 1);
+    }
+    bkv_unlock(&p->lock);
+    if (BKV_LIKELY(rc == BITKV_OK))
+        rc = finish(p, position, wake, durability);
+    return count_error(p, rc);
+}
+
+int bkv_partition_del(struct bkv_partition *p, const struct bkv_hash *hash, const void *key,
+                      size_t key_size, bitkv_durability durability)
+{
+    uint8_t buffer[SMALL_RECORD];
+    bkv_keydir_prefetch_table(p->keydir, hash);
+    struct draft d = make_draft(buffer, BKV_RECORD_DELETE, key, key_size, NULL, 0);
+    bkv_keydir_prefetch_line(p->keydir, hash);
+    durability = effective(p, durability);
+
+    uint64_t location = 0;
+    uint64_t position = 0;
+    bool wake = false;
+    int rc = BITKV_OK;
+    bkv_lock(&p->lock);
+    if (BKV_UNLIKELY(atomic_load_explicit(&p->failed, memory_order_relaxed) != 0))
+        rc = refuse(p);
+    else if (!bkv_keydir_find(p->keydir, hash, &location))
+        rc = BITKV_NOT_FOUND;
+    else
+        rc = append(p, &d, &location);
+    if (rc == BITKV_OK) {
+        uint64_t old = bkv_keydir_remove(p->keydir, hash);
+        BKV_ASSERT(old != 0);
+        account_live(p, old, false);
+        wake = note_append(p, d.size, durability);
+        position = atomic_load_explicit(&p->appended, memory_order_relaxed);
+        add_relaxed(&p->deletes, 1);
+    }
+    bkv_unlock(&p->lock);
+    if (rc == BITKV_OK)
+        rc = finish(p, position, wake, durability);
+    return count_error(p, rc);
+}
+
+/* Best effort: a mark that finds no room is left out. Then recovery takes less
+ * for durable than was, which is safe. It is not itself waited for, or every
+ * sync would ask for another. */
+void bkv_append_mark(struct bkv_partition *p, uint64_t segment_id, uint64_t offset)
+{
+    uint8_t value[BKV_MARK_SIZE];
+    bkv_put64(value, segment_id);
+    bkv_put64(value + 8, offset);
+    uint8_t buffer[SMALL_RECORD];
+    struct draft d = make_draft(buffer, BKV_RECORD_MARK, NULL, 0, value, sizeof value);
+    uint64_t location;
+    bkv_lock(&p->lock);
+    const struct bkv_tail *tail = &p->tail;
+    if (atomic_load_explicit(&p->failed, memory_order_relaxed) == 0 && tail->segment != NULL &&
+        tail->offset + d.size <= tail->limit)
+        (void)append(p, &d, &location);
+    bkv_unlock(&p->lock);
+}

@@ -1,0 +1,279 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The binary interface, as programs that are already compiled rely on it:
+ * sizes and offsets of the public structures, values of the enumerators, and
+ * structures of an older, shorter header. Linked to the shared library.
+ *
+ * A number here changes with the soname only. A structure that grows at its
+ * end, by using up `reserved` or beyond it, adds lines and keeps the others.
+ */
+#include <bitkv.h>
+
+#include <errno.h>
+#include <limits.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#define SIZE(type, size) _Static_assert(sizeof(type) == (size), "the size of " #type " changed")
+#define OFFSET(type, field, offset)                                                                \
+    _Static_assert(offsetof(type, field) == (offset), #type "." #field " moved")
+#define VALUE(name, value) _Static_assert((int)(name) == (value), "the value of " #name " changed")
+
+/* x86-64, aarch64, riscv64: eight-byte pointers, aligned as wide as they are. */
+#if defined(__LP64__)
+
+SIZE(bitkv_error, 4);
+SIZE(bitkv_durability, 4);
+SIZE(bitkv_io_mode, 4);
+SIZE(bitkv_log_level, 4);
+SIZE(bitkv_scan_flags, 4);
+
+SIZE(bitkv_options, 168);
+OFFSET(bitkv_options, struct_size, 0);
+OFFSET(bitkv_options, partitions, 8);
+OFFSET(bitkv_options, create_if_missing, 12);
+OFFSET(bitkv_options, error_if_exists, 13);
+OFFSET(bitkv_options, read_only, 14);
+OFFSET(bitkv_options, strict_recovery, 15);
+OFFSET(bitkv_options, sync_on_write, 16);
+OFFSET(bitkv_options, durability, 20);
+OFFSET(bitkv_options, sync_interval_ms, 24);
+OFFSET(bitkv_options, max_file_size, 32);
+OFFSET(bitkv_options, file_mode, 40);
+OFFSET(bitkv_options, directory_mode, 44);
+OFFSET(bitkv_options, auto_compact, 48);
+OFFSET(bitkv_options, fragmentation_threshold, 56);
+OFFSET(bitkv_options, io_mode, 64);
+OFFSET(bitkv_options, max_open_segments, 68);
+OFFSET(bitkv_options, ring_depth, 72);
+OFFSET(bitkv_options, checkpoint_interval_bytes, 80);
+OFFSET(bitkv_options, log, 88);
+OFFSET(bitkv_options, log_user, 96);
+OFFSET(bitkv_options, reserved, 104);
+
+SIZE(bitkv_view, 24);
+OFFSET(bitkv_view, data, 0);
+OFFSET(bitkv_view, size, 8);
+OFFSET(bitkv_view, pin, 16);
+
+SIZE(bitkv_get_item, 56);
+OFFSET(bitkv_get_item, key, 0);
+OFFSET(bitkv_get_item, key_size, 8);
+OFFSET(bitkv_get_item, buffer, 16);
+OFFSET(bitkv_get_item, buffer_size, 24);
+OFFSET(bitkv_get_item, value, 32);
+OFFSET(bitkv_get_item, value_size, 40);
+OFFSET(bitkv_get_item, status, 48);
+
+SIZE(bitkv_record, 48);
+OFFSET(bitkv_record, key, 0);
+OFFSET(bitkv_record, key_size, 8);
+OFFSET(bitkv_record, value, 16);
+OFFSET(bitkv_record, value_size, 24);
+OFFSET(bitkv_record, sequence, 32);
+OFFSET(bitkv_record, partition, 40);
+
+SIZE(bitkv_recovery, 96);
+OFFSET(bitkv_recovery, duration_ns, 0);
+OFFSET(bitkv_recovery, checkpoint_keys, 8);
+OFFSET(bitkv_recovery, hint_records, 16);
+OFFSET(bitkv_recovery, log_records, 24);
+OFFSET(bitkv_recovery, log_bytes, 32);
+OFFSET(bitkv_recovery, torn_tails, 40);
+OFFSET(bitkv_recovery, torn_tail_bytes, 48);
+OFFSET(bitkv_recovery, damaged_regions, 56);
+OFFSET(bitkv_recovery, damaged_bytes, 64);
+OFFSET(bitkv_recovery, rejected_hints, 72);
+OFFSET(bitkv_recovery, rejected_checkpoints, 80);
+OFFSET(bitkv_recovery, removed_files, 88);
+
+SIZE(bitkv_statistics, 432);
+OFFSET(bitkv_statistics, struct_size, 0);
+OFFSET(bitkv_statistics, puts_total, 8);
+OFFSET(bitkv_statistics, gets_total, 16);
+OFFSET(bitkv_statistics, gets_miss_total, 24);
+OFFSET(bitkv_statistics, deletes_total, 32);
+OFFSET(bitkv_statistics, compactions_total, 40);
+OFFSET(bitkv_statistics, syncs_total, 48);
+OFFSET(bitkv_statistics, checkpoints_total, 56);
+OFFSET(bitkv_statistics, errors_total, 64);
+OFFSET(bitkv_statistics, bytes_written, 72);
+OFFSET(bitkv_statistics, keys, 80);
+OFFSET(bitkv_statistics, live_bytes, 88);
+OFFSET(bitkv_statistics, dead_bytes, 96);
+OFFSET(bitkv_statistics, disk_bytes, 104);
+OFFSET(bitkv_statistics, segments, 112);
+OFFSET(bitkv_statistics, segments_open, 120);
+OFFSET(bitkv_statistics, open_files, 128);
+OFFSET(bitkv_statistics, keydir_bytes, 136);
+OFFSET(bitkv_statistics, unsynced_bytes, 144);
+OFFSET(bitkv_statistics, fragmentation, 152);
+OFFSET(bitkv_statistics, recovery, 160);
+OFFSET(bitkv_statistics, partitions, 256);
+OFFSET(bitkv_statistics, io_mode, 260);
+OFFSET(bitkv_statistics, io_mode_reason, 264);
+OFFSET(bitkv_statistics, writes_refused, 360);
+OFFSET(bitkv_statistics, reserved, 368);
+
+#endif /* __LP64__ */
+
+VALUE(BITKV_OK, 0);
+VALUE(BITKV_NOT_FOUND, 1);
+VALUE(BITKV_ERR_INVALID, -1);
+VALUE(BITKV_ERR_NO_MEMORY, -2);
+VALUE(BITKV_ERR_IO, -3);
+VALUE(BITKV_ERR_NO_SPACE, -4);
+VALUE(BITKV_ERR_CORRUPT, -5);
+VALUE(BITKV_ERR_LOCKED, -6);
+VALUE(BITKV_ERR_READ_ONLY, -7);
+VALUE(BITKV_ERR_PARTITION_COUNT, -8);
+VALUE(BITKV_ERR_NO_DATABASE, -9);
+VALUE(BITKV_ERR_FORMAT, -10);
+VALUE(BITKV_ERR_SYNC_FAILED, -11);
+VALUE(BITKV_ERR_BUFFER_TOO_SMALL, -12);
+VALUE(BITKV_ERR_FORKED, -13);
+VALUE(BITKV_ERR_CLOSED, -14);
+VALUE(BITKV_ERR_TOO_MANY_FILES, -15);
+VALUE(BITKV_ERR_PERMISSION, -16);
+VALUE(BITKV_ERR_LIMIT, -17);
+VALUE(BITKV_ERR_EXISTS, -18);
+
+VALUE(BITKV_DURABILITY_DEFAULT, 0);
+VALUE(BITKV_DURABILITY_NONE, 1);
+VALUE(BITKV_DURABILITY_INTERVAL, 2);
+VALUE(BITKV_DURABILITY_SYNC, 3);
+
+VALUE(BITKV_IO_AUTO, 0);
+VALUE(BITKV_IO_MMAP, 1);
+VALUE(BITKV_IO_PWRITE, 2);
+
+VALUE(BITKV_LOG_INFO, 0);
+VALUE(BITKV_LOG_WARNING, 1);
+VALUE(BITKV_LOG_ERROR, 2);
+
+VALUE(BITKV_SCAN_ALL, 0);
+VALUE(BITKV_SCAN_KEYS, 1);
+
+_Static_assert(BITKV_ALL_PARTITIONS == UINT32_MAX, "BITKV_ALL_PARTITIONS changed");
+_Static_assert(BITKV_KEY_SIZE_MAX == 65535u, "BITKV_KEY_SIZE_MAX changed");
+_Static_assert(BITKV_VALUE_SIZE_MAX == 1u << 30, "BITKV_VALUE_SIZE_MAX changed");
+_Static_assert(BITKV_PARTITIONS_MAX == 1024u, "BITKV_PARTITIONS_MAX changed");
+
+/* ------------------------------------------------------------------ */
+
+static char directory[PATH_MAX];
+
+static int make_directory(void **state)
+{
+    (void)state;
+    const char *scratch = getenv("TMPDIR");
+    (void)snprintf(directory, sizeof directory, "%s/bitkv-abi-XXXXXX",
+                   scratch != NULL ? scratch : "/tmp");
+    return mkdtemp(directory) != NULL ? 0 : -1;
+}
+
+static int remove_directory(void **state)
+{
+    (void)state;
+    char command[PATH_MAX + 16];
+    (void)snprintf(command, sizeof command, "rm -rf '%s'", directory);
+    return system(command);
+}
+
+/* The heap block ends where the old structure did, so that a sanitizer sees
+ * the library read or write beyond it. */
+static void *shorter(size_t size)
+{
+    void *memory = malloc(size);
+    assert_non_null(memory);
+    memset(memory, 0xa5, size);
+    return memory;
+}
+
+static void the_library_that_runs_is_the_one_of_the_header(void **state)
+{
+    (void)state;
+    char version[32];
+    (void)snprintf(version, sizeof version, "%d.%d.%d", BITKV_VERSION_MAJOR, BITKV_VERSION_MINOR,
+                   BITKV_VERSION_PATCH);
+    assert_string_equal(bitkv_version(), version);
+}
+
+static void shorter_options_are_filled_and_taken(void **state)
+{
+    (void)state;
+    const size_t lengths[] = {
+        offsetof(bitkv_options, create_if_missing), offsetof(bitkv_options, max_file_size),
+        offsetof(bitkv_options, fragmentation_threshold), offsetof(bitkv_options, reserved)};
+    for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
+        bitkv_options *options = shorter(lengths[i]);
+        bitkv_options_init_sized(options, lengths[i]);
+        assert_int_equal(options->struct_size, lengths[i]);
+        options->partitions = 2;
+        bitkv *db = NULL;
+        assert_int_equal(bitkv_open(&db, directory, options), BITKV_OK);
+        free(options);
+        assert_int_equal(bitkv_put(db, "k", 1, "v", 1), BITKV_OK);
+        bitkv_statistics statistics;
+        bitkv_statistics_init(&statistics);
+        assert_int_equal(bitkv_stats(db, BITKV_ALL_PARTITIONS, &statistics), BITKV_OK);
+        assert_int_equal(statistics.partitions, 2);
+        assert_int_equal(bitkv_close(db), BITKV_OK);
+    }
+}
+
+static void shorter_statistics_are_filled_as_far_as_they_go(void **state)
+{
+    (void)state;
+    bitkv *db = NULL;
+    assert_int_equal(bitkv_open(&db, directory, NULL), BITKV_OK);
+    assert_int_equal(bitkv_put(db, "k", 1, "v", 1), BITKV_OK);
+    const size_t lengths[] = {
+        offsetof(bitkv_statistics, gets_total), offsetof(bitkv_statistics, recovery),
+        offsetof(bitkv_statistics, io_mode), offsetof(bitkv_statistics, reserved)};
+    for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
+        bitkv_statistics *statistics = shorter(lengths[i]);
+        statistics->struct_size = lengths[i];
+        assert_int_equal(bitkv_stats(db, BITKV_ALL_PARTITIONS, statistics), BITKV_OK);
+        assert_int_equal(statistics->struct_size, lengths[i]);
+        assert_int_equal(statistics->puts_total, 1);
+        free(statistics);
+    }
+    assert_int_equal(bitkv_close(db), BITKV_OK);
+}
+
+static void structures_without_a_size_are_refused(void **state)
+{
+    (void)state;
+    bitkv_options options;
+    memset(&options, 0, sizeof options);
+    bitkv *db = (bitkv *)&options;
+    assert_int_equal(bitkv_open(&db, directory, &options), BITKV_ERR_INVALID);
+    assert_null(db);
+
+    assert_int_equal(bitkv_open(&db, directory, NULL), BITKV_OK);
+    bitkv_statistics statistics;
+    memset(&statistics, 0, sizeof statistics);
+    assert_int_equal(bitkv_stats(db, BITKV_ALL_PARTITIONS, &statistics), BITKV_ERR_INVALID);
+    assert_int_equal(bitkv_close(db), BITKV_OK);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_library_that_runs_is_the_one_of_the_header),
+        cmocka_unit_test_setup_teardown(shorter_options_are_filled_and_taken, make_directory,
+                                        remove_directory),
+        cmocka_unit_test_setup_teardown(shorter_statistics_are_filled_as_far_as_they_go,
+                                        make_directory, remove_directory),
+        cmocka_unit_test_setup_teardown(structures_without_a_size_are_refused, make_directory,
+                                        remove_directory),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
