@@ -239,8 +239,8 @@ static void write_base64(FILE *stream, const unsigned char *data, size_t size)
             bits |= left > 2 ? (uint32_t)data[i + 2] : 0;
             text[length++] = base64_digits[bits >> 18];
             text[length++] = base64_digits[bits >> 12 & 63];
-            text[length++] = left > 1 ? base64_digits[bits >> 6 & 63] : '=';
-            text[length++] = left > 2 ? base64_digits[bits & 63] : '=';
+            text[length++] = (char)(left > 1 ? base64_digits[bits >> 6 & 63] : '=');
+            text[length++] = (char)(left > 2 ? base64_digits[bits & 63] : '=');
         }
         fwrite(text, 1, length, stream);
         data += count;
