@@ -1,0 +1,514 @@
+/* SPDX-License-Identifier: MIT */
+/* The report for people. */
+#include "report.h"
+#include "table.h"
+#include "tasks.h"
+#include "verdict.h"
+
+#include <math.h>
+#include <string.h>
+
+static struct bench_table table; /* large, and one at a time */
+
+struct writer {
+    FILE *stream;
+    const struct bench_report *report;
+    bool markdown;
+};
+
+static void heading(const struct writer *writer, const char *text)
+{
+    (void)fprintf(writer->stream, writer->markdown ? "\n## %s\n\n" : "\n%s\n\n", text);
+}
+
+static void paragraph(const struct writer *writer, const char *text)
+{
+    (void)fprintf(writer->stream, writer->markdown ? "%s\n\n" : "  %s\n\n", text);
+}
+
+static void print_table(const struct writer *writer)
+{
+    bench_table_print(writer->stream, &table, writer->markdown);
+}
+
+static const struct bench_series *series_of(const struct writer *writer, const char *engine,
+                                            enum bench_phase phase, unsigned threads)
+{
+    char name[64];
+
+    (void)snprintf(name, sizeof(name), "%s.%u", bench_phase_names[phase], threads);
+    return bench_results_find(writer->report->results, engine, name);
+}
+
+/* Four significant digits, without exponents. */
+static void cell_number(double value)
+{
+    if (isnan(value))
+        bench_table_cell(&table, "-");
+    else
+        bench_table_cell(&table, "%.*f",
+                         value >= 1000  ? 0
+                         : value >= 100 ? 1
+                         : value >= 10  ? 2
+                                        : 3,
+                         value);
+}
+
+static void cell_duration(double ns)
+{
+    if (isnan(ns))
+        bench_table_cell(&table, "-");
+    else if (ns < 1e4)
+        bench_table_cell(&table, "%.0f ns", ns);
+    else if (ns < 1e7)
+        bench_table_cell(&table, "%.0f us", ns * 1e-3);
+    else
+        bench_table_cell(&table, "%.0f ms", ns * 1e-6);
+}
+
+static void write_setting(const struct writer *writer)
+{
+    const struct bench_machine *machine = &writer->report->machine;
+    const struct bench_options *options = writer->report->options;
+
+    (void)fprintf(writer->stream,
+                  writer->markdown ? "# BitKV benchmark\n\n" : "BitKV benchmark\n\n");
+    bench_table_clear(&table);
+    table.left = true;
+    bench_table_row(&table);
+    bench_table_cell(&table, "setting");
+    bench_table_cell(&table, "value");
+#define SETTING(name, ...)                                                                         \
+    do {                                                                                           \
+        bench_table_row(&table);                                                                   \
+        bench_table_cell(&table, name);                                                            \
+        bench_table_cell(&table, __VA_ARGS__);                                                     \
+    } while (false)
+    SETTING("processor", "%s, %u cores", machine->processor, machine->cores);
+    SETTING("memory", "%.1f GiB, huge pages %s", (double)machine->memory_bytes / 0x1p30,
+            machine->huge_pages);
+    SETTING("system", "%s, %s", machine->kernel, machine->file_system);
+    SETTING("compiler", "%s", machine->compiler);
+    SETTING("data", "%llu keys of %zu bytes, values of %zu bytes",
+            (unsigned long long)options->keys, options->key_size, options->value_size);
+    SETTING("runs", "%u, medians shown; seed %llu", options->runs,
+            (unsigned long long)options->seed);
+#undef SETTING
+    print_table(writer);
+}
+
+static void write_engines(const struct writer *writer)
+{
+    const struct bench_report *report = writer->report;
+
+    heading(writer, "Engines");
+    for (size_t i = 0; i < report->engine_count; i++) {
+        const struct bench_engine *engine = report->engines[i];
+
+        if (engine->stores_nothing)
+            continue;
+        if (writer->markdown)
+            (void)fprintf(writer->stream,
+                          "- **%s %s**: %s (after %s). Normal puts survive %s. Synced puts: %s. "
+                          "Checksum of gets: %s.\n",
+                          engine->title, engine->version(), engine->configuration, engine->document,
+                          engine->durability, engine->synced, engine->checksum);
+        else
+            (void)fprintf(writer->stream,
+                          "  %s %s\n      set up:      %s\n      after:       %s\n"
+                          "      put:         survives %s\n      synced put:  %s\n"
+                          "      checksum:    %s\n",
+                          engine->title, engine->version(), engine->configuration, engine->document,
+                          engine->durability, engine->synced, engine->checksum);
+    }
+    for (size_t i = 0; bench_engine_names[i] != NULL; i++) {
+        if (bench_engine_find(bench_engine_names[i]) == NULL)
+            (void)fprintf(writer->stream, "%s%s: not built, its library was not found\n",
+                          writer->markdown ? "- " : "  ", bench_engine_names[i]);
+    }
+}
+
+static void write_throughput(const struct writer *writer, unsigned threads)
+{
+    const struct bench_report *report = writer->report;
+    char text[128];
+
+    (void)snprintf(text, sizeof(text), "Throughput, %u thread%s", threads, threads == 1 ? "" : "s");
+    heading(writer, text);
+    paragraph(writer, "Thousands of operations a second: median (least to most of the runs). The "
+                      "last column is what the harness itself takes of an operation.");
+    bench_table_clear(&table);
+    bench_table_row(&table);
+    bench_table_cell(&table, "phase");
+    for (size_t i = 0; i < report->engine_count; i++)
+        bench_table_cell(&table, "%s%s", report->engines[i]->title,
+                         report->engines[i]->stores_nothing ? ", ns" : "");
+    for (unsigned phase = 0; phase <= BENCH_PHASE_DELETE; phase++) {
+        bool any = false;
+
+        for (size_t i = 0; i < report->engine_count && !any; i++)
+            any = !isnan(bench_median(
+                series_of(writer, report->engines[i]->name, (enum bench_phase)phase, threads)));
+        if (!any)
+            continue;
+        bench_table_row(&table);
+        bench_table_cell(&table, "%s", bench_phase_names[phase]);
+        for (size_t i = 0; i < report->engine_count; i++) {
+            const struct bench_series *series =
+                series_of(writer, report->engines[i]->name, (enum bench_phase)phase, threads);
+            const double middle = bench_median(series) * 1e-3;
+
+            if (isnan(middle))
+                bench_table_cell(&table, "-");
+            else if (report->engines[i]->stores_nothing)
+                bench_table_cell(&table, "%.1f", 1e6 / middle * (double)threads);
+            else if (middle < 100)
+                bench_table_cell(&table, "%.2f (%.2f-%.2f)", middle, bench_min(series) * 1e-3,
+                                 bench_max(series) * 1e-3);
+            else
+                bench_table_cell(&table, "%.0f (%.0f-%.0f)", middle, bench_min(series) * 1e-3,
+                                 bench_max(series) * 1e-3);
+        }
+    }
+    print_table(writer);
+}
+
+static void write_durations(const struct writer *writer)
+{
+    static const enum bench_phase phases[] = {BENCH_PHASE_CLOSE, BENCH_PHASE_REOPEN};
+    const struct bench_report *report = writer->report;
+
+    if (!bench_wants(report->options, BENCH_PHASE_CLOSE) &&
+        !bench_wants(report->options, BENCH_PHASE_REOPEN))
+        return;
+    heading(writer, "Closing, and reopening up to the first get");
+    paragraph(writer, "Milliseconds: median (least to most). What a close makes durable differs "
+                      "between engines.");
+    bench_table_clear(&table);
+    bench_table_row(&table);
+    bench_table_cell(&table, "phase");
+    for (size_t i = 0; i < report->engine_count; i++) {
+        if (!report->engines[i]->stores_nothing)
+            bench_table_cell(&table, "%s", report->engines[i]->title);
+    }
+    for (size_t p = 0; p < 2; p++) {
+        bench_table_row(&table);
+        bench_table_cell(&table, "%s", bench_phase_names[phases[p]]);
+        for (size_t i = 0; i < report->engine_count; i++) {
+            const struct bench_series *series =
+                series_of(writer, report->engines[i]->name, phases[p], 1);
+
+            if (report->engines[i]->stores_nothing)
+                continue;
+            if (isnan(bench_median(series)))
+                bench_table_cell(&table, "-");
+            else
+                bench_table_cell(&table, "%.2f (%.2f-%.2f)", bench_median(series) * 1e3,
+                                 bench_min(series) * 1e3, bench_max(series) * 1e3);
+        }
+    }
+    print_table(writer);
+}
+
+static void write_ratios(const struct writer *writer)
+{
+    const struct bench_report *report = writer->report;
+    const unsigned threads[] = {1, report->options->threads};
+
+    if (report->engine_count <= 2 || bench_results_find(report->results, "bitkv", "fill.1") == NULL)
+        return;
+    heading(writer, "BitKV against each");
+    paragraph(writer, "Ratios of the medians; above 1, BitKV is faster.");
+    bench_table_clear(&table);
+    bench_table_row(&table);
+    bench_table_cell(&table, "phase");
+    for (size_t i = 0; i < report->engine_count; i++) {
+        if (!report->engines[i]->stores_nothing && strcmp(report->engines[i]->name, "bitkv") != 0)
+            bench_table_cell(&table, "%s", report->engines[i]->title);
+    }
+    for (unsigned t = 0; t < (report->options->threads > 1 ? 2u : 1u); t++) {
+        for (unsigned phase = 0; phase <= BENCH_PHASE_DELETE; phase++) {
+            const double own =
+                bench_median(series_of(writer, "bitkv", (enum bench_phase)phase, threads[t]));
+
+            if (isnan(own))
+                continue;
+            bench_table_row(&table);
+            bench_table_cell(&table, "%s%s", bench_phase_names[phase],
+                             threads[t] == 1 ? "" : ", threads");
+            for (size_t i = 0; i < report->engine_count; i++) {
+                const char *name = report->engines[i]->name;
+
+                if (!report->engines[i]->stores_nothing && strcmp(name, "bitkv") != 0)
+                    cell_number(own / bench_median(series_of(writer, name, (enum bench_phase)phase,
+                                                             threads[t])));
+            }
+        }
+    }
+    print_table(writer);
+}
+
+static void write_latency(const struct writer *writer)
+{
+    const struct bench_report *report = writer->report;
+
+    if (!report->options->latency)
+        return;
+    heading(writer, "Latency, one thread");
+    paragraph(writer, "From a run of its own in which every operation is timed. Reading the clock "
+                      "takes about as long as the harness's operations below say.");
+    bench_table_clear(&table);
+    bench_table_row(&table);
+    bench_table_cell(&table, "phase");
+    bench_table_cell(&table, "engine");
+    bench_table_cell(&table, "p50");
+    bench_table_cell(&table, "p99");
+    bench_table_cell(&table, "p99.9");
+    bench_table_cell(&table, "p99.99");
+    bench_table_cell(&table, "longest");
+    for (unsigned phase = 0; phase <= BENCH_PHASE_DELETE; phase++) {
+        for (size_t i = 0; i < report->engine_count; i++) {
+            const struct bench_series *series =
+                series_of(writer, report->engines[i]->name, (enum bench_phase)phase, 1);
+
+            if (series == NULL || !series->has_latency)
+                continue;
+            bench_table_row(&table);
+            bench_table_cell(&table, "%s", bench_phase_names[phase]);
+            bench_table_cell(&table, "%s", report->engines[i]->title);
+            cell_duration(series->latency.p50_ns);
+            cell_duration(series->latency.p99_ns);
+            cell_duration(series->latency.p999_ns);
+            cell_duration(series->latency.p9999_ns);
+            cell_duration(series->latency.max_ns);
+        }
+    }
+    print_table(writer);
+}
+
+static double special(const struct writer *writer, const char *name)
+{
+    return bench_results_median(writer->report->results, "bitkv", name);
+}
+
+static void write_reads(const struct writer *writer)
+{
+    static const char *const names[] = {"get",         "get_into",     "get_view",     "exists",
+                                        "multi_get_8", "multi_get_32", "multi_get_128"};
+
+    if (isnan(special(writer, "reads.get")))
+        return;
+    heading(writer, "BitKV: ways of reading");
+    paragraph(writer, "Thousands of keys a second, one thread; after multi_get_, the batch.");
+    bench_table_clear(&table);
+    bench_table_row(&table);
+    bench_table_cell(&table, "call");
+    bench_table_cell(&table, "k/s");
+    bench_table_cell(&table, "of get_into");
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        char name[64];
+
+        (void)snprintf(name, sizeof(name), "reads.%s", names[i]);
+        bench_table_row(&table);
+        bench_table_cell(&table, "bitkv_%s", names[i]);
+        bench_table_cell(&table, "%.0f", special(writer, name) * 1e-3);
+        bench_table_cell(&table, "%.2f x",
+                         special(writer, name) / special(writer, "reads.get_into"));
+    }
+    print_table(writer);
+}
+
+static void write_memory(const struct writer *writer)
+{
+    static const char *const figures[] = {"bytes_per_key", "bytes_per_key_peak",
+                                          "bytes_per_key_reopened"};
+    const struct bench_options *options = writer->report->options;
+
+    if (isnan(special(writer, "memory.small-16.bytes_per_key")))
+        return;
+    heading(writer, "BitKV: memory");
+    paragraph(writer, "Anonymous memory (RssAnon) in bytes a key, everything included; `most`: "
+                      "the largest on the way from a tenth of the keys on.");
+    bench_table_clear(&table);
+    bench_table_row(&table);
+    bench_table_cell(&table, "keys");
+    bench_table_cell(&table, "key size");
+    bench_table_cell(&table, "value size");
+    bench_table_cell(&table, "filled");
+    bench_table_cell(&table, "most");
+    bench_table_cell(&table, "reopened");
+    for (unsigned i = 0; i < bench_memory_setting_count; i++) {
+        const struct bench_memory_setting *setting = &bench_memory_settings[i];
+
+        bench_table_row(&table);
+        bench_table_cell(
+            &table, "%llu",
+            (unsigned long long)(setting->large ? options->large_keys : options->keys));
+        bench_table_cell(&table, "%zu", setting->key_size);
+        bench_table_cell(&table, "%zu", setting->value_size);
+        for (size_t f = 0; f < 3; f++) {
+            char name[96];
+
+            (void)snprintf(name, sizeof(name), "memory.%s.%s", setting->name, figures[f]);
+            cell_number(special(writer, name));
+        }
+    }
+    print_table(writer);
+}
+
+static void write_reopen(const struct writer *writer)
+{
+    static const char *const figures[] = {"seconds", "checkpoint_keys", "hint_records",
+                                          "log_records"};
+    char text[128];
+
+    if (isnan(special(writer, "reopen-clean.seconds")) &&
+        isnan(special(writer, "reopen-kill.seconds")))
+        return;
+    (void)snprintf(text, sizeof(text), "BitKV: reopening %.3g million keys",
+                   (double)writer->report->options->large_keys * 1e-6);
+    heading(writer, text);
+    paragraph(writer, "Fresh process, warm page cache, up to the first get; and where the keys "
+                      "came from.");
+    bench_table_clear(&table);
+    bench_table_row(&table);
+    bench_table_cell(&table, "after");
+    bench_table_cell(&table, "seconds");
+    bench_table_cell(&table, "checkpoint");
+    bench_table_cell(&table, "hints");
+    bench_table_cell(&table, "log");
+    bench_table_cell(&table, "M keys/s");
+    for (unsigned i = 0; i < BENCH_REOPEN_SETTINGS; i++) {
+        char name[96];
+
+        (void)snprintf(name, sizeof(name), "%s.seconds", bench_reopen_settings[i]);
+        if (isnan(special(writer, name)))
+            continue;
+        bench_table_row(&table);
+        bench_table_cell(&table, "%s", bench_reopen_settings[i]);
+        for (size_t f = 0; f < 4; f++) {
+            (void)snprintf(name, sizeof(name), "%s.%s", bench_reopen_settings[i], figures[f]);
+            cell_number(special(writer, name));
+        }
+        (void)snprintf(name, sizeof(name), "%s.keys_per_second", bench_reopen_settings[i]);
+        cell_number(special(writer, name) * 1e-6);
+    }
+    print_table(writer);
+}
+
+static void write_growth(const struct writer *writer)
+{
+    static const char *const phases[] = {"growing", "control"};
+    static const char *const kinds[] = {"put", "get"};
+    static const char *const figures[] = {"p9999_ns", "p99999_ns", "max_ns", "max_own_ns"};
+    char text[128];
+
+    if (isnan(special(writer, "growth.growing.put.max_ns")))
+        return;
+    (void)snprintf(text, sizeof(text), "BitKV: growing from nothing to %.3g million keys",
+                   (double)writer->report->options->large_keys * 1e-6);
+    heading(writer, text);
+    paragraph(writer, "Every operation timed; medians over the runs. `own`: the longest during "
+                      "which the thread was not preempted. Control: as many at constant size.");
+    bench_table_clear(&table);
+    bench_table_row(&table);
+    bench_table_cell(&table, "operation");
+    bench_table_cell(&table, "p99.99");
+    bench_table_cell(&table, "p99.999");
+    bench_table_cell(&table, "longest");
+    bench_table_cell(&table, "own");
+    bench_table_cell(&table, "above 1 ms");
+    bench_table_cell(&table, "own");
+    for (size_t p = 0; p < 2; p++) {
+        for (size_t k = 0; k < 2; k++) {
+            char name[96];
+
+            bench_table_row(&table);
+            bench_table_cell(&table, "%s, %s", kinds[k], phases[p]);
+            for (size_t f = 0; f < 4; f++) {
+                (void)snprintf(name, sizeof(name), "growth.%s.%s.%s", phases[p], kinds[k],
+                               figures[f]);
+                cell_duration(special(writer, name));
+            }
+            (void)snprintf(name, sizeof(name), "growth.%s.%s.above_1_ms", phases[p], kinds[k]);
+            bench_table_cell(&table, "%.0f", special(writer, name));
+            (void)snprintf(name, sizeof(name), "growth.%s.%s.above_1_ms_own", phases[p], kinds[k]);
+            bench_table_cell(&table, "%.0f", special(writer, name));
+        }
+    }
+    print_table(writer);
+}
+
+static void write_verdicts(const struct writer *writer)
+{
+    struct bench_verdict verdicts[BENCH_VERDICTS_MAX];
+    unsigned count;
+    bool any = false;
+
+    count = bench_verdicts(writer->report->options, writer->report->results, verdicts);
+    for (unsigned i = 0; i < count; i++)
+        any = any || bench_verdict_reached(&verdicts[i]) >= 0;
+    if (!any)
+        return;
+    heading(writer, "Asked and seen");
+    bench_table_clear(&table);
+    table.left = true;
+    bench_table_row(&table);
+    bench_table_cell(&table, "target");
+    bench_table_cell(&table, "asked");
+    bench_table_cell(&table, "seen");
+    bench_table_cell(&table, "reached");
+    bench_table_cell(&table, "remark");
+    for (unsigned i = 0; i < count; i++) {
+        const struct bench_verdict *verdict = &verdicts[i];
+        const int reached = bench_verdict_reached(verdict);
+
+        bench_table_row(&table);
+        bench_table_cell(&table, "%s", verdict->what);
+        bench_table_cell(&table, "%s %g %s", verdict->at_least ? ">=" : "<=", verdict->asked,
+                         verdict->unit);
+        if (reached < 0)
+            bench_table_cell(&table, "not measured");
+        else
+            bench_table_cell(&table, "%.*f", verdict->seen >= 100 ? 0 : 2, verdict->seen);
+        bench_table_cell(&table, "%s", reached < 0 ? "-" : reached != 0 ? "yes" : "NO");
+        bench_table_cell(&table, "%s", reached < 0 ? "" : verdict->remark);
+    }
+    print_table(writer);
+}
+
+static void write_complaints(const struct writer *writer)
+{
+    const struct bench_results *results = writer->report->results;
+
+    heading(writer, "Correctness");
+    (void)fprintf(writer->stream, "%sWrong values: %llu. Failures: %u.\n",
+                  writer->markdown ? "" : "  ", (unsigned long long)results->wrong,
+                  results->failures);
+    for (unsigned i = 0; i < results->complaints; i++)
+        (void)fprintf(writer->stream, "%s%s\n", writer->markdown ? "- " : "  ",
+                      results->complaint[i]);
+}
+
+void bench_report_tables(FILE *stream, const struct bench_report *report, bool markdown)
+{
+    const struct writer writer = {.stream = stream, .report = report, .markdown = markdown};
+    const bool standard = (report->options->phases & ((1u << BENCH_PHASE_FIRST_SPECIAL) - 1u)) != 0;
+
+    write_setting(&writer);
+    write_engines(&writer);
+    if (standard) {
+        write_throughput(&writer, 1);
+        if (report->options->threads > 1)
+            write_throughput(&writer, report->options->threads);
+        write_durations(&writer);
+        write_ratios(&writer);
+        write_latency(&writer);
+    }
+    write_reads(&writer);
+    write_memory(&writer);
+    write_reopen(&writer);
+    write_growth(&writer);
+    write_verdicts(&writer);
+    write_complaints(&writer);
+}

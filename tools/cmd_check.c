@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * bitkv check: verify every record of every file, tell what is wrong and where.
+ *
+ * The one command that looks below the public interface: the inspector reads the files without
+ * opening the database, so that it can look at one that does not open.
+ */
+#include "command.h"
+#include "figures.h"
+#include "interrupt.h"
+#include "output.h"
+#include "progress.h"
+#include "report.h"
+
+#include "log/inspect.h"
+
+struct check {
+    const struct settings *settings;
+    struct output output;
+    struct progress progress;
+    json_t *findings;  /* NULL: they are printed as they come */
+    uint64_t count[3]; /* by severity */
+};
+
+static const char *const severity_names[] = {"info", "warning", "error"};
+
+static void take_finding(void *user, enum bkv_inspect_severity severity, const char *file,
+                         uint64_t offset, uint64_t length, const char *message)
+{
+    struct check *check = user;
+    size_t level = (size_t)severity < 3 ? (size_t)severity : 2;
+    check->count[level]++;
+    if (check->findings != NULL) {
+        json_array_append_new(check->findings,
+                              json_pack("{s:s, s:o, s:I, s:I, s:o}", "severity",
+                                        severity_names[level], "file", output_json_text(file),
+                                        "offset", (json_int_t)offset, "length", (json_int_t)length,
+                                        "message", output_json_text(message)));
+        return;
+    }
+    if (level == 0 && !check->settings->verbose) {
+        return;
+    }
+    progress_hide();
+    fprintf(check->output.stream, "%s: %s: offset %ju, %ju bytes: %s\n", severity_names[level],
+            file, (uintmax_t)offset, (uintmax_t)length, message);
+}
+
+static void take_progress(void *user, uint64_t bytes_done, uint64_t bytes_total)
+{
+    struct check *check = user;
+    check->progress.bytes_total = bytes_total;
+    progress_update(&check->progress, bytes_done, 0);
+}
+
+static int print_json(const struct check *check, const struct bkv_inspect_result *result)
+{
+    return output_json(
+        check->settings,
+        json_pack("{s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:O}", "sound",
+                  check->count[2] == 0, "records", (json_int_t)result->records, "tombstones",
+                  (json_int_t)result->tombstones, "bytes", (json_int_t)result->bytes, "segments",
+                  (json_int_t)result->segments, "hints", (json_int_t)result->hints, "checkpoints",
+                  (json_int_t)result->checkpoints, "errors", (json_int_t)check->count[2],
+                  "warnings", (json_int_t)check->count[1], "notes", (json_int_t)check->count[0],
+                  "findings", check->findings));
+}
+
+static int print_summary(struct check *check, const struct bkv_inspect_result *result,
+                         uint64_t time_ns)
+{
+    if (!check->settings->quiet) {
+        fprintf(check->output.stream,
+                "%s records and %s tombstones in %s data files verified (%s, %s), with %s hint "
+                "files and %s checkpoints\n",
+                human_count(result->records).text, human_count(result->tombstones).text,
+                human_count(result->segments).text, human_bytes(result->bytes).text,
+                human_duration(time_ns).text, human_count(result->hints).text,
+                human_count(result->checkpoints).text);
+        if (check->count[2] + check->count[1] == 0) {
+            fputs("no damage\n", check->output.stream);
+        } else {
+            fprintf(check->output.stream, "%s errors, %s warnings\n",
+                    human_count(check->count[2]).text, human_count(check->count[1]).text);
+        }
+    }
+    return output_close(&check->output, check->settings, true);
+}
+
+int command_check(const struct settings *settings)
+{
+    struct check check = {.settings = settings};
+    int status = output_open(&check.output, settings, NULL);
+    if (status != EXIT_STATUS_OK) {
+        return status;
+    }
+    if (settings->json) {
+        check.findings = json_array();
+    }
+    struct bkv_inspect_result result = {.records = 0};
+    struct bkv_inspect_options options = {
+        .on_finding = take_finding,
+        .on_progress = take_progress,
+        .user = &check,
+        .result = &result,
+    };
+    uint64_t started_ns = progress_clock_ns();
+    progress_begin(&check.progress, "checking", 0, !settings->quiet);
+    int code = bkv_inspect(settings->directory, &options);
+    progress_end(&check.progress);
+    if (code != BITKV_OK && code != BITKV_ERR_CORRUPT) {
+        output_close(&check.output, settings, true);
+        json_decref(check.findings);
+        return report_library(settings->command, settings->directory, code);
+    }
+    status = settings->json ? print_json(&check, &result)
+                            : print_summary(&check, &result, progress_clock_ns() - started_ns);
+    json_decref(check.findings);
+    if (status != EXIT_STATUS_OK) {
+        return status;
+    }
+    return code == BITKV_ERR_CORRUPT || check.count[2] > 0 ? EXIT_STATUS_DAMAGE : EXIT_STATUS_OK;
+}

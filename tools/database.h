@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: MIT */
+/* Opening and closing as the settings say, with errors reported. */
+#ifndef BITKV_TOOLS_DATABASE_H
+#define BITKV_TOOLS_DATABASE_H
+
+#include "options.h"
+
+#include <bitkv.h>
+
+/* Returns an exit status; on failure the user has been told and *db is NULL. */
+int database_open(bitkv **db, const struct settings *settings);
+
+/*
+ * Close, report an error of the final sync.
+ * Returns `status` unless that is EXIT_STATUS_OK and closing failed.
+ */
+int database_close(bitkv *db, const struct settings *settings, int status);
+
+#endif
