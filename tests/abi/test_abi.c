@@ -235,7 +235,7 @@ static void shorter_statistics_are_filled_as_far_as_they_go(void **state)
     assert_int_equal(bitkv_open(&db, directory, NULL), BITKV_OK);
     assert_int_equal(bitkv_put(db, "k", 1, "v", 1), BITKV_OK);
     const size_t lengths[] = {
-        offsetof(bitkv_statistics, keys), offsetof(bitkv_statistics, recovery),
+        offsetof(bitkv_statistics, gets_total), offsetof(bitkv_statistics, recovery),
         offsetof(bitkv_statistics, io_mode), offsetof(bitkv_statistics, reserved)};
     for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
         bitkv_statistics *statistics = shorter(lengths[i]);
