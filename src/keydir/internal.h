@@ -3,11 +3,9 @@
 #ifndef BKV_KEYDIR_INTERNAL_H
 #define BKV_KEYDIR_INTERNAL_H
 
+#include "base/assert.h"
 #include "keydir/keydir.h"
 #include "keydir/slot.h"
-
-#define LIKELY(x)   __builtin_expect(!!(x), 1)
-#define UNLIKELY(x) __builtin_expect(!!(x), 0)
 
 /* ------------------------------------------------------------- subtables */
 

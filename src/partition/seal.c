@@ -118,6 +118,7 @@ static int finish_with_file(struct bkv_partition *p, struct bkv_segment *segment
         if (rc == BITKV_OK && mapping->base != NULL) {
             /* Nobody writes there any more, by mistake either. */
             (void)bkv_io->mprotect(mapping->base, mapping->size, PROT_READ);
+            bkv_advise_random(mapping);
             bkv_file_close(&mapping->file);
         }
         return rc;

@@ -24,10 +24,11 @@
 
 #include "base/error.h"
 #include "base/memory.h"
+#include "io/io.h"
 #include "log/filename.h"
 
 #include <fcntl.h>
-#include <string.h>
+#include <sys/mman.h>
 
 struct bkv_segment *bkv_segment_new(struct bkv_partition *p, uint64_t id)
 {
@@ -166,6 +167,12 @@ static void close_above(struct bkv_partition *p, uint32_t limit, const struct bk
 
 /* --- opening ------------------------------------------------------------------------ */
 
+void bkv_advise_random(const struct bkv_mapping *mapping)
+{
+    (void)bkv_io->madvise(mapping->base, mapping->size, MADV_NOHUGEPAGE);
+    (void)bkv_io->madvise(mapping->base, mapping->size, MADV_RANDOM);
+}
+
 static int open_file(struct bkv_partition *p, const struct bkv_segment *segment,
                      struct bkv_mapping **mapping)
 {
@@ -181,7 +188,10 @@ static int open_file(struct bkv_partition *p, const struct bkv_segment *segment,
         return bkv_mapping_create_unmapped(mapping, &file);
     /* Whatever the file has become, the mapping spans all that locations may
      * point at: beyond its end the guard turns the access into an error. */
-    return bkv_mapping_create(mapping, &file, atomic_load(&segment->size), false, false);
+    rc = bkv_mapping_create(mapping, &file, atomic_load(&segment->size), false, false);
+    if (rc == BITKV_OK)
+        bkv_advise_random(*mapping);
+    return rc;
 }
 
 int bkv_segment_pin(struct bkv_partition *p, struct bkv_segment *segment,

@@ -87,6 +87,7 @@ struct bkv_tail {
     uint64_t offset;           /* of the next record */
     uint64_t limit;            /* the segment does not grow beyond */
     uint64_t wake_at;          /* offset at which the worker should look again */
+    bool by_mapping;           /* appends go through the mapping now */
     _Atomic uint64_t reserved; /* file space exists below */
     _Atomic uint64_t faulted;  /* pages are in memory, writable, below */
 };
@@ -116,7 +117,8 @@ struct bkv_partition {
 
     /* the writers' */
     _Alignas(64) struct bkv_lock lock;
-    bool sync_armed; /* the worker knows that something waits for the interval */
+    bool sync_armed;     /* the worker knows that something waits for the interval */
+    uint64_t since_sync; /* bytes appended since the last sync began */
     struct bkv_tail tail;
     uint64_t next_sequence;
     _Atomic uint64_t appended; /* log position: bytes of user records, ever */
@@ -194,6 +196,9 @@ int bkv_segment_pin(struct bkv_partition *p, struct bkv_segment *segment,
 /* Makes a fresh mapping the segment's own (consumes the reference). */
 void bkv_segment_set_open(struct bkv_partition *p, struct bkv_segment *segment,
                           struct bkv_mapping *mapping);
+/* A sealed segment is read here and there: a page fault should read the page,
+ * not the 2 MiB around it. */
+void bkv_advise_random(const struct bkv_mapping *mapping);
 /* Closes least recently used segments above the limit, and what was retired. */
 void bkv_segments_trim(struct bkv_partition *p);
 void bkv_segments_free(struct bkv_partition *p);

@@ -56,6 +56,7 @@ static struct round begin_round(struct bkv_partition *p)
     }
     p->unsynced_first = p->unsynced_last = NULL;
     p->sync_armed = false;
+    p->since_sync = 0;
     bkv_unlock(&p->lock);
     return r;
 }

@@ -139,8 +139,22 @@ static int append_written(struct bkv_partition *p, const struct draft *d)
     return rc;
 }
 
+/* Through the mapping, or with pwrite? (tail.c says why.) */
+static bool by_mapping(struct bkv_partition *p, uint64_t size, bitkv_durability durability)
+{
+    struct bkv_tail *tail = &p->tail;
+    p->since_sync += size;
+    bool now = tail->base != NULL && durability != BITKV_DURABILITY_SYNC &&
+               p->since_sync > BKV_MAPPED_FROM_BYTES;
+    if (BKV_UNLIKELY(now && !tail->by_mapping))
+        tail->wake_at = 0; /* the worker has to come and fault pages in */
+    tail->by_mapping = now;
+    return now;
+}
+
 /* Under the lock: the record is in the log when this returns BITKV_OK. */
-static int append(struct bkv_partition *p, const struct draft *d, uint64_t *location)
+static int append(struct bkv_partition *p, const struct draft *d, bitkv_durability durability,
+                  uint64_t *location)
 {
     struct bkv_tail *tail = &p->tail;
     int rc;
@@ -153,7 +167,7 @@ static int append(struct bkv_partition *p, const struct draft *d, uint64_t *loca
         rc = bkv_tail_ensure(p, d->size);
         if (rc != BITKV_OK)
             return rc;
-        rc = tail->base != NULL ? append_mapped(p, d) : append_written(p, d);
+        rc = by_mapping(p, d->size, durability) ? append_mapped(p, d) : append_written(p, d);
         if (rc != BITKV_OK)
             return rc;
         *location = bkv_location(tail->segment->number, tail->offset, bkv_size_code(d->size));
@@ -253,7 +267,7 @@ int bkv_partition_put(struct bkv_partition *p, const struct bkv_hash *hash, cons
                  ? refuse(p)
                  : bkv_keydir_prepare(p->keydir, hash);
     if (BKV_LIKELY(rc == BITKV_OK))
-        rc = append(p, &d, &location);
+        rc = append(p, &d, durability, &location);
     if (BKV_LIKELY(rc == BITKV_OK)) {
         account_live(p, location, true);
         uint64_t old = bkv_keydir_put(p->keydir, hash, location);
@@ -288,7 +302,7 @@ int bkv_partition_del(struct bkv_partition *p, const struct bkv_hash *hash, cons
     else if (!bkv_keydir_find(p->keydir, hash, &location))
         rc = BITKV_NOT_FOUND;
     else
-        rc = append(p, &d, &location);
+        rc = append(p, &d, durability, &location);
     if (rc == BITKV_OK) {
         uint64_t old = bkv_keydir_remove(p->keydir, hash);
         BKV_ASSERT(old != 0);
@@ -318,6 +332,6 @@ void bkv_append_mark(struct bkv_partition *p, uint64_t segment_id, uint64_t offs
     const struct bkv_tail *tail = &p->tail;
     if (atomic_load_explicit(&p->failed, memory_order_relaxed) == 0 && tail->segment != NULL &&
         tail->offset + d.size <= tail->limit)
-        (void)append(p, &d, &location);
+        (void)append(p, &d, BITKV_DURABILITY_SYNC, &location);
     bkv_unlock(&p->lock);
 }
