@@ -113,6 +113,7 @@ static void a_segment_begun_after_the_checkpoint_does_not_invalidate_it(void **s
         /* The worker will look again in 100 ms ... */
         if (rc == BITKV_OK)
             rc = bitkv_put_with(db, "a", 1, "1", 1, BITKV_DURABILITY_INTERVAL);
+        sleep_ms(30);
         if (rc == BITKV_OK)
             rc = bitkv_put(db, "b", 1, value, sizeof value);
         if (rc == BITKV_OK)
