@@ -24,6 +24,7 @@
 
 enum {
     LOOKUPS = 200000,
+    LOOKUP_PASSES = 3,
     MISSES = 100000,
     BATCH_KEYS = 32,
     ROUNDS_DEFAULT = 4,
@@ -112,16 +113,21 @@ static uint64_t get_single(struct demo *demo, size_t index)
     return is_expected(demo, index, code, demo->found, size) ? 0 : note_wrong(demo, index, code);
 }
 
+static void prepare_item(const struct demo *demo, bitkv_get_item *item, size_t index, size_t slot)
+{
+    const struct corpus_record *record = &demo->corpus.records[index];
+    *item = (bitkv_get_item){.key = record->key,
+                             .key_size = record->key_size,
+                             .buffer = demo->found + slot * demo->room,
+                             .buffer_size = demo->room};
+}
+
 /* Get records as a batch. Returns how many are not as expected. */
 static uint64_t get_batch(struct demo *demo, const size_t *indexes, size_t count)
 {
     bitkv_get_item items[BATCH_KEYS];
-    memset(items, 0, sizeof items);
     for (size_t i = 0; i < count; i++) {
-        items[i].key = demo->corpus.records[indexes[i]].key;
-        items[i].key_size = demo->corpus.records[indexes[i]].key_size;
-        items[i].buffer = demo->found + i * demo->room;
-        items[i].buffer_size = demo->room;
+        prepare_item(demo, &items[i], indexes[i], i);
     }
     bitkv_multi_get(demo->db, items, count);
     uint64_t wrong = 0;
@@ -175,32 +181,73 @@ static void step_load(struct demo *demo)
     verify_all(demo);
 }
 
+static size_t pick_record(struct demo *demo)
+{
+    return (size_t)rng_below(&demo->rng, demo->corpus.count);
+}
+
+/* Returns how many values are wrong, over single gets and batches. */
+static uint64_t compare_random(struct demo *demo)
+{
+    uint64_t wrong = 0;
+    for (int i = 0; i < LOOKUPS; i += BATCH_KEYS) {
+        size_t indexes[BATCH_KEYS];
+        for (size_t k = 0; k < BATCH_KEYS; k++) {
+            indexes[k] = pick_record(demo);
+            wrong += get_single(demo, indexes[k]);
+        }
+        wrong += get_batch(demo, indexes, BATCH_KEYS);
+    }
+    return wrong;
+}
+
+/* The same look-ups without the comparison, which would take as long as they do. */
+static uint64_t time_single(struct demo *demo, uint64_t *failed)
+{
+    uint64_t started_ns = demo_clock_ns();
+    for (int i = 0; i < LOOKUPS; i++) {
+        const struct corpus_record *record = &demo->corpus.records[pick_record(demo)];
+        *failed += bitkv_get_into(demo->db, record->key, record->key_size, demo->found, demo->room,
+                                  NULL) != BITKV_OK;
+    }
+    return demo_clock_ns() - started_ns;
+}
+
+static uint64_t time_batches(struct demo *demo, uint64_t *failed)
+{
+    uint64_t started_ns = demo_clock_ns();
+    for (int i = 0; i < LOOKUPS; i += BATCH_KEYS) {
+        bitkv_get_item items[BATCH_KEYS];
+        for (size_t k = 0; k < BATCH_KEYS; k++) {
+            prepare_item(demo, &items[k], pick_record(demo), k);
+        }
+        *failed += bitkv_multi_get(demo->db, items, BATCH_KEYS) != BITKV_OK;
+    }
+    return demo_clock_ns() - started_ns;
+}
+
 static void step_lookup(struct demo *demo)
 {
     demo_headline("%s random look-ups, one by one and in batches of %d", human_count(LOOKUPS).text,
                   BATCH_KEYS);
-    struct rng begin = demo->rng;
-    uint64_t wrong = 0;
-    uint64_t started_ns = demo_clock_ns();
-    for (int i = 0; i < LOOKUPS; i++) {
-        wrong += get_single(demo, (size_t)rng_below(&demo->rng, demo->corpus.count));
+    struct rng begin = demo->rng; /* all passes ask for the same keys */
+    uint64_t wrong = compare_random(demo);
+    uint64_t failed = 0;
+    uint64_t single_ns = UINT64_MAX;
+    uint64_t batch_ns = UINT64_MAX;
+    /* The best of several passes, in turn: other programs only ever make one slower. */
+    for (int pass = 0; pass < LOOKUP_PASSES; pass++) {
+        demo->rng = begin;
+        uint64_t time_ns = time_single(demo, &failed);
+        single_ns = time_ns < single_ns ? time_ns : single_ns;
+        demo->rng = begin;
+        time_ns = time_batches(demo, &failed);
+        batch_ns = time_ns < batch_ns ? time_ns : batch_ns;
     }
-    uint64_t single_ns = demo_clock_ns() - started_ns;
-
-    demo->rng = begin; /* the same keys */
-    started_ns = demo_clock_ns();
-    for (int i = 0; i < LOOKUPS; i += BATCH_KEYS) {
-        size_t indexes[BATCH_KEYS];
-        for (size_t k = 0; k < BATCH_KEYS; k++) {
-            indexes[k] = (size_t)rng_below(&demo->rng, demo->corpus.count);
-        }
-        wrong += get_batch(demo, indexes, BATCH_KEYS);
-    }
-    uint64_t batch_ns = demo_clock_ns() - started_ns;
-    demo_figure("get", "%s, comparing included", human_rate(LOOKUPS, single_ns).text);
-    demo_figure("multi-get", "%s, comparing included (%.1f times that)",
-                human_rate(LOOKUPS, batch_ns).text, (double)single_ns / (double)batch_ns);
-    demo_check(wrong == 0, "every value is the source's, byte by byte");
+    demo_figure("get", "%s", human_rate(LOOKUPS, single_ns).text);
+    demo_figure("multi-get", "%s (%.1f times that)", human_rate(LOOKUPS, batch_ns).text,
+                (double)single_ns / (double)batch_ns);
+    demo_check(wrong == 0 && failed == 0, "every value is the source's, byte by byte");
 }
 
 static void step_update(struct demo *demo)
@@ -407,11 +454,7 @@ static void run_steps(struct demo *demo)
 static bool prepare(struct demo *demo)
 {
     if (!corpus_load(&demo->corpus, demo->words)) {
-        fprintf(stderr, "bitkv-demo: no data: %s\n",
-                errno != 0 ? strerror(errno)
-                           : "neither `apt-cache dumpavail` nor /usr/share/dict/words has any");
-        fputs("bitkv-demo: hint: run `apt-get update`, or install a word list (wamerican)\n",
-              stderr);
+        fprintf(stderr, "bitkv-demo: no data: %s\n", strerror(errno));
         return false;
     }
     demo->rng.state = demo->seed;

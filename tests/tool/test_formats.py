@@ -230,10 +230,11 @@ class Input(ToolCase):
         self.assertIn("cannot tell the format", message)
         self.assertIn("--format", message)
 
-    def test_a_missing_file(self):
+    def test_a_missing_file_is_told_before_anything_is_stored(self):
         path = self.path("missing")
-        self.assertIn(f"bitkv: load: {path}: No such file", self.err("load", self.db, path,
-                                                                      status=FAILURE))
+        message = self.err("load", self.db, self.write("a", b"k\tv\n"), path, status=FAILURE)
+        self.assertIn(f"bitkv: load: {path}: No such file", message)
+        self.assertFalse(os.path.exists(self.db))
 
     def test_a_directory_as_a_file(self):
         self.assertIn("Is a directory", self.err("load", self.db, self.directory, status=FAILURE))

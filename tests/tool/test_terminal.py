@@ -115,7 +115,9 @@ class BrokenOutput(ToolCase):
 
     def test_a_full_device_is_an_error(self):
         for command in (["dump", self.db], ["get", self.db, "key 1"], ["stats", self.db],
-                        ["count", self.db], ["stats", "--json", self.db], ["check", self.db]):
+                        ["count", self.db], ["stats", "--json", self.db], ["check", self.db],
+                        ["load", self.db, os.devnull], ["--help"], ["help", "get"],
+                        ["get", "--help"], ["--version"]):
             with self.subTest(command=command), open("/dev/full", "wb") as full:
                 done = subprocess.run([tool_path(), *command], stdout=full, check=False,
                                       stderr=subprocess.PIPE, timeout=60)
