@@ -95,18 +95,24 @@ static int create_file(struct bkv_partition *p, uint64_t id, uint64_t reserved, 
     return rc;
 }
 
+/* The first segment begins small, for databases that stay so. What follows on a
+ * full one begins with a large step: the worker may be busy for a while then,
+ * syncing the full one, and a writer that has to reserve meanwhile waits for
+ * the file system's journal. */
 static uint64_t first_step(const struct bkv_partition *p)
 {
-    return bkv_min64(BKV_RESERVE_STEP_MIN, p->store->options.max_file_size);
+    uint64_t step = p->last == NULL ? BKV_RESERVE_STEP_MIN : BKV_RESERVE_STEP_MAX;
+    return bkv_min64(step, p->store->options.max_file_size);
 }
 
-static int make_spare(struct bkv_partition *p, uint64_t id, struct bkv_spare **out)
+static int make_spare(struct bkv_partition *p, uint64_t id, uint64_t reserved,
+                      struct bkv_spare **out)
 {
     struct bkv_spare *spare = bkv_calloc(1, sizeof *spare);
     if (spare == NULL)
         return bkv_error(BITKV_ERR_NO_MEMORY, "no memory for a segment");
     spare->segment = bkv_segment_new(p, id);
-    spare->reserved = first_step(p);
+    spare->reserved = reserved;
     int rc = spare->segment != NULL ? BITKV_OK : BITKV_ERR_NO_MEMORY;
     if (rc == BITKV_OK)
         rc = create_file(p, id, spare->reserved, p->store->options.max_file_size, &spare->mapping);
@@ -128,25 +134,19 @@ static void free_spare(struct bkv_partition *p, struct bkv_spare *spare)
     bkv_mfree(spare);
 }
 
-static uint64_t take_id(struct bkv_partition *p)
-{
-    bkv_lock(&p->lock);
-    uint64_t id = p->next_id++;
-    bkv_unlock(&p->lock);
-    return id;
-}
-
 void bkv_spare_prepare(struct bkv_partition *p)
 {
     if (atomic_load_explicit(&p->spare, memory_order_acquire) != NULL)
         return;
     bkv_lock(&p->lock);
     bool wanted = p->tail.segment != NULL && p->tail.offset > p->tail.limit / 2;
+    uint64_t step = first_step(p);
+    uint64_t id = wanted ? p->next_id++ : 0;
     bkv_unlock(&p->lock);
     if (!wanted)
         return;
     struct bkv_spare *spare;
-    if (make_spare(p, take_id(p), &spare) != BITKV_OK)
+    if (make_spare(p, id, step, &spare) != BITKV_OK)
         return; /* the writer will try, and report */
     char name[BKV_NAME_SIZE];
     bkv_name_partition(name, p->index);
@@ -212,7 +212,7 @@ void bkv_tail_seal(struct bkv_partition *p)
 static int next_segment(struct bkv_partition *p, struct bkv_spare **spare)
 {
     *spare = atomic_exchange_explicit(&p->spare, NULL, memory_order_acq_rel);
-    return *spare != NULL ? BITKV_OK : make_spare(p, p->next_id++, spare);
+    return *spare != NULL ? BITKV_OK : make_spare(p, p->next_id++, first_step(p), spare);
 }
 
 static int rotate(struct bkv_partition *p)
@@ -409,8 +409,9 @@ void bkv_tail_ahead(struct bkv_partition *p)
     bkv_unlock(&p->lock);
     if (mapping == NULL)
         return;
-    /* A trickle of writes needs little ahead of it. */
-    uint64_t ahead = by_mapping ? BKV_FAULT_AHEAD_BYTES : BKV_RESERVE_STEP_MIN / 4;
+    /* A trickle of writes needs little ahead of it, a bulk enough for the time
+     * of a sync. */
+    uint64_t ahead = by_mapping ? BKV_RESERVE_STEP_MAX : BKV_RESERVE_STEP_MIN / 4;
     if (atomic_load(&tail->reserved) < limit)
         reserve_ahead(p, segment, &mapping->file, offset, ahead);
 

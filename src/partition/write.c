@@ -33,7 +33,7 @@
 #define SMALL_RECORD 2048u
 
 /* Log bytes after which a writer looks whether the worker should. */
-#define WAKE_BYTES (BKV_FAULT_AHEAD_BYTES / 4)
+#define WAKE_BYTES (BKV_FAULT_AHEAD_BYTES / 16)
 
 struct draft {
     uint8_t *bytes; /* header, or for small records all of it */
@@ -264,9 +264,8 @@ int bkv_partition_put(struct bkv_partition *p, const struct bkv_hash *hash, cons
                       bitkv_durability durability)
 {
     uint8_t buffer[SMALL_RECORD];
-    bkv_keydir_prefetch_table(p->keydir, hash);
+    bkv_keydir_prefetch_line(p->keydir, hash); /* comes while the record is put together */
     struct draft d = make_draft(buffer, BKV_RECORD_PUT, key, key_size, value, value_size);
-    bkv_keydir_prefetch_line(p->keydir, hash);
     durability = effective(p, durability);
 
     uint64_t location = 0;
@@ -295,9 +294,8 @@ int bkv_partition_del(struct bkv_partition *p, const struct bkv_hash *hash, cons
                       size_t key_size, bitkv_durability durability)
 {
     uint8_t buffer[SMALL_RECORD];
-    bkv_keydir_prefetch_table(p->keydir, hash);
-    struct draft d = make_draft(buffer, BKV_RECORD_DELETE, key, key_size, NULL, 0);
     bkv_keydir_prefetch_line(p->keydir, hash);
+    struct draft d = make_draft(buffer, BKV_RECORD_DELETE, key, key_size, NULL, 0);
     durability = effective(p, durability);
 
     uint64_t location = 0;
