@@ -143,6 +143,23 @@ int bitkv_exists(bitkv *db, const void *key, size_t key_size)
 /* --- reading many
  * --------------------------------------------------------------------------------- */
 
+/* The failure to be returned: of the item that comes first, whichever stage or
+ * order found it. */
+struct first_failure {
+    size_t index; /* SIZE_MAX: none */
+    int status;
+    char context[BKV_ERROR_CONTEXT_SIZE];
+};
+
+static void note_failure(struct first_failure *first, size_t index, int status)
+{
+    if (index >= first->index)
+        return;
+    first->index = index;
+    first->status = status;
+    (void)memcpy(first->context, bitkv_error_context(), strlen(bitkv_error_context()) + 1);
+}
+
 static void get_item(struct bkv_partition *partition, struct bkv_epoch_slot *slot,
                      const struct bkv_hash *hash, bitkv_get_item *item)
 {
@@ -159,8 +176,9 @@ static void get_item(struct bkv_partition *partition, struct bkv_epoch_slot *slo
 /* One stage over the whole group, then the next, so that each stage's cache
  * misses overlap. */
 static void get_group(struct bitkv *db, struct bkv_epoch_slot *slot, bitkv_get_item *items,
-                      size_t count)
+                      size_t at, size_t count, struct first_failure *first)
 {
+    items += at;
     struct bkv_hash hashes[PIPELINE];
     struct bkv_partition *partitions[PIPELINE]; /* NULL: not a key */
     for (size_t i = 0; i < count; i++) {
@@ -168,8 +186,10 @@ static void get_group(struct bitkv *db, struct bkv_epoch_slot *slot, bitkv_get_i
         items[i].value_size = 0;
         items[i].status = check_key(items[i].key, items[i].key_size);
         partitions[i] = NULL;
-        if (items[i].status != BITKV_OK)
+        if (BKV_UNLIKELY(items[i].status != BITKV_OK)) {
+            note_failure(first, at + i, items[i].status);
             continue;
+        }
         hashes[i] = bkv_hash(&db->hash_key, items[i].key, items[i].key_size);
         partitions[i] = route(db, &hashes[i]);
         bkv_partition_prefetch_index(partitions[i], &hashes[i]);
@@ -183,8 +203,11 @@ static void get_group(struct bitkv *db, struct bkv_epoch_slot *slot, bitkv_get_i
             bkv_partition_prefetch_record(partitions[i], &hashes[i]);
     }
     for (size_t i = 0; i < count; i++) {
-        if (partitions[i] != NULL)
-            get_item(partitions[i], slot, &hashes[i], &items[i]);
+        if (BKV_UNLIKELY(partitions[i] == NULL))
+            continue;
+        get_item(partitions[i], slot, &hashes[i], &items[i]);
+        if (BKV_UNLIKELY(items[i].status < 0))
+            note_failure(first, at + i, items[i].status);
     }
 }
 
@@ -196,14 +219,12 @@ int bitkv_multi_get(bitkv *db, bitkv_get_item *items, size_t count)
     int rc = begin(db, &slot);
     if (rc != BITKV_OK)
         return rc;
+    struct first_failure first; /* its text is not looked at before there is one */
+    first.index = SIZE_MAX;
     for (size_t at = 0; at < count; at += PIPELINE)
-        get_group(db, slot, items + at, count - at < PIPELINE ? count - at : PIPELINE);
+        get_group(db, slot, items, at, count - at < PIPELINE ? count - at : PIPELINE, &first);
     bkv_epoch_exit(slot);
-    for (size_t i = 0; i < count; i++) {
-        if (items[i].status < 0)
-            return items[i].status;
-    }
-    return BITKV_OK;
+    return first.index == SIZE_MAX ? BITKV_OK : bkv_error(first.status, "%s", first.context);
 }
 
 /* --- writing
