@@ -239,7 +239,9 @@ static int check_write(const struct bitkv *db, const void *key, size_t key_size,
     if (BKV_UNLIKELY((unsigned)durability > BITKV_DURABILITY_SYNC))
         return bkv_error(BITKV_ERR_INVALID, "%d is no bitkv_durability", (int)durability);
     if (BKV_UNLIKELY(db != NULL && db->store.options.read_only))
-        return bkv_error(BITKV_ERR_READ_ONLY, "%s was opened read-only", db->store.dir.path);
+        return bkv_forked(db->fork_generation)
+                   ? refuse_call(db)
+                   : bkv_error(BITKV_ERR_READ_ONLY, "%s was opened read-only", db->store.dir.path);
     return BITKV_OK;
 }
 
@@ -304,13 +306,20 @@ int bitkv_sync(bitkv *db)
 /* --- scanning and statistics
  * ---------------------------------------------------------------------------- */
 
-/* The database whose callback this thread runs: closing it there would wait
- * for itself. */
-static _Thread_local const bitkv *scanning;
+/* The databases whose callbacks this thread runs, one inside of the other:
+ * closing one of them there would wait for itself. */
+struct scanned {
+    const bitkv *db;
+    const struct scanned *outer;
+};
+static _Thread_local const struct scanned *scanning;
 
 bool bkv_db_scanning_here(const struct bitkv *db)
 {
-    return scanning == db;
+    const struct scanned *s = scanning;
+    while (s != NULL && s->db != db)
+        s = s->outer;
+    return s != NULL;
 }
 
 int bitkv_scan(bitkv *db, unsigned flags, bitkv_scan_cb scan_cb, void *user)
@@ -324,24 +333,16 @@ int bitkv_scan(bitkv *db, unsigned flags, bitkv_scan_cb scan_cb, void *user)
     /* Long work stays out of the section, or nothing could be reclaimed. */
     atomic_fetch_add(&db->scans, 1);
     bkv_epoch_exit(slot);
-    const bitkv *outer = scanning;
-    scanning = db;
-    int first_error = BITKV_OK;
-    char context[BKV_ERROR_CONTEXT_SIZE] = "";
-    for (uint32_t i = 0; i < db->partition_count && rc == BITKV_OK; i++) {
-        rc = bkv_partition_scan(db->partitions[i], flags, scan_cb, user, &db->closing);
-        if (rc == BITKV_ERR_CORRUPT || rc == BITKV_ERR_IO) {
-            if (first_error == BITKV_OK) {
-                first_error = rc;
-                (void)strncpy(context, bitkv_error_context(), sizeof context - 1);
-            }
-            rc = BITKV_OK;
-        }
-    }
-    scanning = outer;
+    struct scanned here = {.db = db, .outer = scanning};
+    scanning = &here;
+    struct bkv_scan_failure failure;
+    failure.code = BITKV_OK;
+    for (uint32_t i = 0; i < db->partition_count && rc == BITKV_OK; i++)
+        rc = bkv_partition_scan(db->partitions[i], flags, scan_cb, user, &db->closing, &failure);
+    scanning = here.outer;
     atomic_fetch_sub(&db->scans, 1);
-    if (rc == BITKV_OK && first_error != BITKV_OK)
-        rc = bkv_error(first_error, "%s", context);
+    if (rc == BITKV_OK && failure.code != BITKV_OK)
+        rc = bkv_error(failure.code, "%s", failure.context);
     return rc;
 }
 
