@@ -77,8 +77,12 @@ static int open_directory(struct bkv_dir *dir, const char *path, const bitkv_opt
 
 static void close_directory(struct bkv_dir *dir)
 {
-    if (dir->fd >= 0)
-        (void)bkv_io->close(dir->fd); /* and with it the lock */
+    if (dir->fd >= 0) {
+        /* Given up by name: a child that was forked a moment ago, or without
+         * handlers, may have a copy of the descriptor that would keep it. */
+        (void)bkv_io->flock(dir->fd, LOCK_UN);
+        (void)bkv_io->close(dir->fd);
+    }
     dir->fd = -1;
     bkv_mfree(dir->path);
     dir->path = NULL;

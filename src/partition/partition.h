@@ -9,6 +9,7 @@
 
 #include "base/epoch.h"
 #include "base/hash.h"
+#include "base/limits.h"
 #include "io/file.h"
 #include "log/manifest.h"
 
@@ -64,8 +65,15 @@ int bkv_partition_put(struct bkv_partition *partition, const struct bkv_hash *ha
 int bkv_partition_del(struct bkv_partition *partition, const struct bkv_hash *hash, const void *key,
                       size_t key_size, bitkv_durability durability);
 int bkv_partition_sync(struct bkv_partition *partition);
+/* Records that cannot be shown: the first one's code, and what it was. */
+struct bkv_scan_failure {
+    int code; /* BITKV_OK: none */
+    char context[BKV_ERROR_CONTEXT_SIZE];
+};
+/* Returns what the callback did, or what kept the scan from going on; records
+ * that could not be read are in `failure`, and the others are visited. */
 int bkv_partition_scan(struct bkv_partition *partition, unsigned flags, bitkv_scan_cb scan_cb,
-                       void *user, const _Atomic bool *stop);
+                       void *user, const _Atomic bool *stop, struct bkv_scan_failure *failure);
 /* Adds its figures to `statistics`; gauges of the whole database are left. */
 void bkv_partition_stats(struct bkv_partition *partition, bitkv_statistics *statistics);
 

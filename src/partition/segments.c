@@ -233,16 +233,20 @@ void bkv_segments_trim(struct bkv_partition *p)
     (void)pthread_mutex_unlock(&p->open_mutex);
 }
 
+/* A view may keep the mapping, but nothing of the database that is closed. */
+static void let_go(struct bkv_mapping *mapping)
+{
+    if (mapping == NULL)
+        return;
+    bkv_file_close(&mapping->file);
+    bkv_mapping_unref(mapping);
+}
+
 void bkv_segments_free(struct bkv_partition *p)
 {
     for (struct bkv_segment *s = p->first; s != NULL;) {
         struct bkv_segment *next = s->next;
-        struct bkv_mapping *mapping = atomic_load(&s->open);
-        /* A view may keep the mapping of the tail, whose file is still open,
-         * beyond the directory that counts open files. It needs the bytes only. */
-        if (mapping != NULL)
-            bkv_file_close(&mapping->file);
-        bkv_mapping_unref(mapping);
+        let_go(atomic_load(&s->open));
         bkv_mfree(s);
         s = next;
     }
@@ -250,7 +254,7 @@ void bkv_segments_free(struct bkv_partition *p)
     while (p->retired != NULL) {
         struct bkv_retired *r = p->retired;
         p->retired = r->next;
-        bkv_mapping_unref(r->mapping);
+        let_go(r->mapping);
         bkv_mfree(r);
     }
     for (uint32_t i = 0; i < BKV_TABLE_FANOUT; i++)
