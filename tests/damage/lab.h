@@ -50,7 +50,8 @@ struct lab_image {
 };
 
 /* Reads all files of a database; trailing zeros of data files beyond `zeros`
- * are left out (space that was reserved, not written). */
+ * are left out (space that was reserved, not written); a record may end in
+ * zeros, so leave some. */
 void lab_image_read(struct lab_image *image, const char *path, size_t zeros);
 /* Makes the directory hold just these files. */
 void lab_image_write(const struct lab_image *image, const char *path);
