@@ -509,7 +509,7 @@ static int add_up(struct inspection *in)
 
 int bkv_inspect(const char *directory, const struct bkv_inspect_options *options)
 {
-    struct bkv_inspect_result unused;
+    struct bkv_inspect_result unused = {0};
     struct inspection in = {
         .options = options,
         .result = options->result != NULL ? options->result : &unused,

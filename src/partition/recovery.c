@@ -466,8 +466,8 @@ static int settle(struct bkv_recover *r)
     if (rc == BITKV_OK)
         rc = set_phases(r);
     if (p->sync_armed) {
-        /* One log position stands for all that was found unsynced. */
-        atomic_store(&p->appended, 1);
+        /* As if it had just been appended: for the sync, and the checkpoint. */
+        atomic_store(&p->appended, bkv_max64(1, p->recovery.log_bytes));
     }
     p->checkpoint_valid =
         r->adopted && p->recovery.log_records + p->recovery.hint_records == 0 && !r->cut;

@@ -68,7 +68,8 @@ static int apply(struct bkv_partition *p, const struct bkv_pending *entry)
     }
     int rc = bkv_keydir_prepare(p->keydir, &entry->hash);
     if (rc != BITKV_OK)
-        return rc;
+        return bkv_error(rc, "the KeyDir of partition %" PRIu32 " cannot take another key",
+                         p->index);
     (void)bkv_keydir_put(p->keydir, &entry->hash, entry->location);
     if (exists)
         add_live(p, old, false);

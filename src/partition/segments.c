@@ -237,7 +237,12 @@ void bkv_segments_free(struct bkv_partition *p)
 {
     for (struct bkv_segment *s = p->first; s != NULL;) {
         struct bkv_segment *next = s->next;
-        bkv_mapping_unref(atomic_load(&s->open));
+        struct bkv_mapping *mapping = atomic_load(&s->open);
+        /* A view may keep the mapping of the tail, whose file is still open,
+         * beyond the directory that counts open files. It needs the bytes only. */
+        if (mapping != NULL)
+            bkv_file_close(&mapping->file);
+        bkv_mapping_unref(mapping);
         bkv_mfree(s);
         s = next;
     }

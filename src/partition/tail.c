@@ -380,11 +380,11 @@ err_segment:
 /* Reserves the step behind `reserved`, without the lock: the writer may do the
  * same at the same time, and both are right. Failure is left to the writer. */
 static void reserve_ahead(struct bkv_partition *p, struct bkv_segment *segment,
-                          const struct bkv_file *file, uint64_t offset)
+                          const struct bkv_file *file, uint64_t offset, uint64_t ahead)
 {
     struct bkv_tail *tail = &p->tail;
     uint64_t reserved = atomic_load(&tail->reserved);
-    if (reserved >= tail->limit || offset + BKV_FAULT_AHEAD_BYTES <= reserved)
+    if (offset + ahead <= reserved)
         return;
     uint64_t to = step_end(tail, reserved);
     if (reserve(p, file, reserved, to) != BITKV_OK)
@@ -409,8 +409,10 @@ void bkv_tail_ahead(struct bkv_partition *p)
     bkv_unlock(&p->lock);
     if (mapping == NULL)
         return;
-    if (offset < limit)
-        reserve_ahead(p, segment, &mapping->file, offset);
+    /* A trickle of writes needs little ahead of it. */
+    uint64_t ahead = by_mapping ? BKV_FAULT_AHEAD_BYTES : BKV_RESERVE_STEP_MIN / 4;
+    if (atomic_load(&tail->reserved) < limit)
+        reserve_ahead(p, segment, &mapping->file, offset, ahead);
 
     uint64_t reserved = atomic_load(&tail->reserved);
     uint64_t faulted = bkv_max64(atomic_load(&tail->faulted), offset);

@@ -225,6 +225,16 @@ static int refuse(const struct bkv_partition *p)
                      p->index);
 }
 
+static int prepare(struct bkv_partition *p, const struct bkv_hash *hash)
+{
+    if (BKV_UNLIKELY(atomic_load_explicit(&p->failed, memory_order_relaxed) != 0))
+        return refuse(p);
+    int rc = bkv_keydir_prepare(p->keydir, hash);
+    if (BKV_UNLIKELY(rc != BITKV_OK))
+        return bkv_error(rc, "the KeyDir of partition %u cannot take another key", p->index);
+    return BITKV_OK;
+}
+
 static int finish(struct bkv_partition *p, uint64_t position, bool wake,
                   bitkv_durability durability)
 {
@@ -263,9 +273,7 @@ int bkv_partition_put(struct bkv_partition *p, const struct bkv_hash *hash, cons
     uint64_t position = 0;
     bool wake = false;
     bkv_lock(&p->lock);
-    int rc = BKV_UNLIKELY(atomic_load_explicit(&p->failed, memory_order_relaxed) != 0)
-                 ? refuse(p)
-                 : bkv_keydir_prepare(p->keydir, hash);
+    int rc = prepare(p, hash);
     if (BKV_LIKELY(rc == BITKV_OK))
         rc = append(p, &d, durability, &location);
     if (BKV_LIKELY(rc == BITKV_OK)) {
