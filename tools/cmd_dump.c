@@ -94,6 +94,8 @@ static int decode_prefix(struct dump *dump)
     dump->prefix_size = strlen(dump->prefix);
     struct coding_error error;
     if (!coding_decode(settings->coding, dump->prefix, &dump->prefix_size, &error)) {
+        free(dump->prefix);
+        dump->prefix = NULL;
         return report_usage(settings->command, "--prefix: character %zu: %s", error.offset + 1,
                             error.message);
     }
