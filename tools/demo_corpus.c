@@ -191,11 +191,13 @@ static bool map_and_parse(struct corpus *corpus)
     return true;
 }
 
+/* Begin with a source, in place of one that has not enough. */
 static bool begin_text(struct corpus *corpus, const char *origin, bool is_words)
 {
-    *corpus = (struct corpus){.fd = memfd_create("bitkv-demo-corpus", MFD_CLOEXEC),
-                              .origin = origin,
-                              .is_words = is_words};
+    corpus_destroy(corpus);
+    corpus->fd = memfd_create("bitkv-demo-corpus", MFD_CLOEXEC);
+    corpus->origin = origin;
+    corpus->is_words = is_words;
     return corpus->fd >= 0;
 }
 
@@ -203,7 +205,8 @@ static bool load_packages(struct corpus *corpus)
 {
     FILE *stream = popen(PACKAGES_COMMAND, "re"); // NOLINT(cert-env33-c): nothing from outside
     bool loaded = begin_text(corpus, "apt-cache dumpavail", false) && stream != NULL &&
-                  copy_stream(corpus->fd, stream) && map_and_parse(corpus);
+                  copy_stream(corpus->fd, stream) && map_and_parse(corpus) &&
+                  corpus->count >= RECORDS_MIN;
     if (stream != NULL) {
         pclose(stream);
     }
@@ -214,7 +217,8 @@ static bool load_words(struct corpus *corpus)
 {
     FILE *stream = fopen(WORDS_PATH, "re");
     bool loaded = begin_text(corpus, WORDS_PATH, true) && stream != NULL &&
-                  copy_stream(corpus->fd, stream) && map_and_parse(corpus);
+                  copy_stream(corpus->fd, stream) && map_and_parse(corpus) &&
+                  corpus->count >= RECORDS_MIN;
     if (stream != NULL) {
         fclose(stream);
     }
@@ -249,21 +253,11 @@ static bool load_made_up(struct corpus *corpus)
     return fclose(stream) == 0 && map_and_parse(corpus);
 }
 
-static bool try_source(struct corpus *corpus, bool (*load)(struct corpus *corpus))
-{
-    if (load(corpus) && corpus->count >= RECORDS_MIN) {
-        return true;
-    }
-    int error = errno;
-    corpus_destroy(corpus);
-    errno = error;
-    return false;
-}
-
 bool corpus_load(struct corpus *corpus, bool words)
 {
-    return (!words && try_source(corpus, load_packages)) || try_source(corpus, load_words) ||
-           try_source(corpus, load_made_up);
+    memset(corpus, 0, sizeof *corpus);
+    corpus->fd = -1;
+    return (!words && load_packages(corpus)) || load_words(corpus) || load_made_up(corpus);
 }
 
 bool corpus_attach(struct corpus *corpus, int fd, bool is_words)

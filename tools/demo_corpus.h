@@ -31,7 +31,7 @@ struct corpus {
     size_t value_size_max;
 };
 
-/* words: do not ask the package manager. Returns false with errno. */
+/* words: do not ask the package manager. Returns false with errno; destroy it all the same. */
 bool corpus_load(struct corpus *corpus, bool words);
 
 /* The same corpus from the descriptor that corpus_load() left. */

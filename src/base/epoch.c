@@ -13,6 +13,11 @@
  * reader could both miss each other. A reader leaves with release, the scan
  * acquires: what the reader read happens before what the writer reuses.
  *
+ * A call that leaves its section in the middle, to wait for a file, say, is no
+ * hindrance to reclaiming, but whoever waits for calls to end must know of it:
+ * `call` keeps the epoch in which it began. It is stored before `epoch` is
+ * cleared, and bkv_epoch_wait() looks at it after `epoch`.
+ *
  * Slots live in blocks that are never freed, so a scan needs no lock. A slot
  * is returned by the thread's pthread key destructor. A child of fork()
  * inherits slots of threads that it does not have: they are freed there.
@@ -35,6 +40,7 @@
 
 struct bkv_epoch_slot {
     _Alignas(64) _Atomic uint64_t epoch; /* 0: outside */
+    _Atomic uint64_t call;               /* of a call that has left in between; else 0 */
     uint32_t depth;                      /* of nested sections; the owner's */
     uint32_t index;
     _Atomic uint32_t taken;
@@ -156,8 +162,31 @@ struct bkv_epoch_slot *bkv_epoch_enter(void)
 void bkv_epoch_exit(struct bkv_epoch_slot *slot)
 {
     BKV_DEBUG_ASSERT(slot == my_slot && slot->depth > 0);
-    if (--slot->depth == 0)
-        atomic_store_explicit(&slot->epoch, 0, memory_order_release);
+    if (--slot->depth > 0)
+        return;
+    atomic_store_explicit(&slot->epoch, 0, memory_order_release);
+    if (BKV_UNLIKELY(atomic_load_explicit(&slot->call, memory_order_relaxed) != 0))
+        atomic_store_explicit(&slot->call, 0, memory_order_release);
+}
+
+void bkv_epoch_pause(struct bkv_epoch_slot *slot)
+{
+    BKV_DEBUG_ASSERT(slot == my_slot && slot->depth > 0);
+    if (slot->depth > 1)
+        return;
+    if (atomic_load_explicit(&slot->call, memory_order_relaxed) == 0)
+        atomic_store_explicit(&slot->call,
+                              atomic_load_explicit(&slot->epoch, memory_order_relaxed),
+                              memory_order_relaxed);
+    atomic_store_explicit(&slot->epoch, 0, memory_order_release);
+}
+
+void bkv_epoch_resume(struct bkv_epoch_slot *slot)
+{
+    if (slot->depth > 1)
+        return;
+    uint64_t now = atomic_load_explicit(&global_epoch, memory_order_relaxed);
+    (void)atomic_exchange_explicit(&slot->epoch, now, memory_order_seq_cst); /* as on entering */
 }
 
 unsigned bkv_epoch_slot_index(const struct bkv_epoch_slot *slot)
@@ -170,7 +199,7 @@ uint64_t bkv_epoch_stamp(void)
     return atomic_fetch_add_explicit(&global_epoch, 1, memory_order_seq_cst);
 }
 
-bool bkv_epoch_passed(uint64_t stamp)
+static bool passed(uint64_t stamp, bool calls)
 {
     /* A slot first taken after this load is entered after the unlinking too. */
     uint32_t left = atomic_load_explicit(&slots_used, memory_order_seq_cst);
@@ -180,14 +209,23 @@ bool bkv_epoch_passed(uint64_t stamp)
             uint64_t epoch = atomic_load_explicit(&b->slots[i].epoch, memory_order_seq_cst);
             if (epoch != 0 && epoch <= stamp)
                 return false;
+            uint64_t call =
+                calls ? atomic_load_explicit(&b->slots[i].call, memory_order_acquire) : 0;
+            if (call != 0 && call <= stamp)
+                return false;
         }
     }
     return true;
 }
 
+bool bkv_epoch_passed(uint64_t stamp)
+{
+    return passed(stamp, false);
+}
+
 void bkv_epoch_wait(uint64_t stamp)
 {
-    for (unsigned round = 0; !bkv_epoch_passed(stamp); round++) {
+    for (unsigned round = 0; !passed(stamp, true); round++) {
         if (round < 100) {
             bkv_spin_pause();
             continue;
@@ -210,6 +248,7 @@ void bkv_epoch_after_fork(void)
                 continue;
             slot->depth = 0;
             atomic_store_explicit(&slot->epoch, 0, memory_order_relaxed);
+            atomic_store_explicit(&slot->call, 0, memory_order_relaxed);
             atomic_store_explicit(&slot->taken, 0, memory_order_release);
         }
     }

@@ -24,6 +24,13 @@ struct bkv_epoch_slot; /* a thread's own */
 struct bkv_epoch_slot *bkv_epoch_enter(void);
 void bkv_epoch_exit(struct bkv_epoch_slot *slot);
 
+/* Leaves the section in the middle of a call, for something that takes long, and
+ * enters again: what was read before may be reclaimed in between. The call goes
+ * on nevertheless, and bkv_epoch_wait() waits for its end. In a nested section
+ * both do nothing. */
+void bkv_epoch_pause(struct bkv_epoch_slot *slot);
+void bkv_epoch_resume(struct bkv_epoch_slot *slot);
+
 /* Small number of the slot, from 0, unique among living threads: for striping
  * counters. */
 unsigned bkv_epoch_slot_index(const struct bkv_epoch_slot *slot);
@@ -33,7 +40,8 @@ uint64_t bkv_epoch_stamp(void);
 /* True once no reader is left that entered at or before the stamp. Never
  * blocks. */
 bool bkv_epoch_passed(uint64_t stamp);
-/* Blocks until it has passed; not to be called inside a section. */
+/* Blocks until it has passed, and until every call that began at or before the
+ * stamp has ended, those in a pause included; not to be called inside a section. */
 void bkv_epoch_wait(uint64_t stamp);
 
 /* In a child of fork(): the other threads are gone, their slots are free. */

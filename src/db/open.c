@@ -310,13 +310,14 @@ int bitkv_open(bitkv **out, const char *directory, const bitkv_options *options)
 static void wait_for_calls(struct bitkv *db)
 {
     /* Calls that saw `closing` unset are in epoch sections; scans count
-     * themselves, since they leave theirs between records. */
+     * themselves before they leave theirs. In this order, or a scan that is
+     * just about to count itself would be missed. */
     atomic_store_explicit(&db->closing, true, memory_order_seq_cst);
+    bkv_epoch_wait(bkv_epoch_stamp());
     while (atomic_load(&db->scans) > 0) {
         struct timespec t = {.tv_sec = 0, .tv_nsec = 200000};
         (void)clock_nanosleep(CLOCK_MONOTONIC, 0, &t, NULL);
     }
-    bkv_epoch_wait(bkv_epoch_stamp());
 }
 
 int bitkv_close(bitkv *db)

@@ -216,9 +216,9 @@ static int get_pinned(struct bkv_partition *p, struct bkv_epoch_slot *slot,
     for (;;) {
         uint32_t number = bkv_location_segment(location);
         struct bkv_mapping *pinned;
-        bkv_epoch_exit(slot);
+        bkv_epoch_pause(slot);
         int rc = bkv_segment_pin(p, bkv_table_get(&p->table, number), &pinned);
-        (void)bkv_epoch_enter(); /* the thread has its slot: cannot fail */
+        bkv_epoch_resume(slot);
         if (rc != BITKV_OK)
             return rc;
         bool found = bkv_keydir_find(p->keydir, hash, &location);

@@ -431,7 +431,7 @@ static int settle(struct bkv_recover *r)
 int bkv_recover(struct bkv_partition *p)
 {
     uint64_t begun = bkv_now_ns();
-    struct bkv_recover r = {.p = p};
+    struct bkv_recover r = {.p = p, .start = {.offset = BKV_SEGMENT_HEADER}};
     int rc = list_files(&r);
     if (rc == BITKV_OK && r.checkpoint_found)
         rc = bkv_recover_checkpoint(&r);

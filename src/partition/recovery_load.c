@@ -77,7 +77,7 @@ static int match_table(struct load *load)
     for (size_t i = 0; i < r->count; i++) {
         const struct bkv_found *f = &r->found[i];
         if (f->id < info->next_segment_id && f->checkpoint_size == 0 &&
-            f->base_sequence <= info->start_sequence && f->state == BKV_SEGMENT_VALID)
+            f->base_sequence < info->start_sequence && f->state == BKV_SEGMENT_VALID)
             return REJECT(load, "the checkpoint of partition %u does not know data_%" PRIu64 ".db",
                           r->p->index, f->id);
     }

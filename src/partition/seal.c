@@ -109,11 +109,11 @@ static int finish(struct bkv_partition *p, struct bkv_segment *segment, const st
 }
 
 /* A segment of this opening has its file at hand, one that recovery found has
- * to be opened. */
+ * to be opened: a reader's descriptor, if there is one, cannot trim. */
 static int finish_with_file(struct bkv_partition *p, struct bkv_segment *segment)
 {
     struct bkv_mapping *mapping = atomic_load(&segment->open);
-    if (mapping != NULL && mapping->file.fd >= 0) {
+    if (segment->written) {
         int rc = finish(p, segment, &mapping->file);
         if (rc == BITKV_OK && mapping->base != NULL) {
             /* Nobody writes there any more, by mistake either. */

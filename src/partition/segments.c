@@ -221,6 +221,7 @@ int bkv_segment_pin(struct bkv_partition *p, struct bkv_segment *segment,
 void bkv_segment_set_open(struct bkv_partition *p, struct bkv_segment *segment,
                           struct bkv_mapping *mapping)
 {
+    segment->written = true;
     atomic_store_explicit(&segment->open, mapping, memory_order_release);
     atomic_fetch_add_explicit(&p->open_count, 1, memory_order_relaxed);
 }

@@ -28,7 +28,8 @@
  *   I4  The sum of `live_bytes` over all segments is the sum of the sizes of
  *       all locations in the KeyDir.
  *   I5  Everything below `synced` was synced, directory entries included.
- *   I6  A segment that is not FINISHED is open, with its descriptor.
+ *   I6  A segment that was written in this opening and is not FINISHED is
+ *       open, with its descriptor.
  *   I7  After a failed sync `failed` is set for good, and nothing is
  *       appended any more.
  */
@@ -61,6 +62,7 @@ struct bkv_segment {
     _Atomic uint8_t referenced; /* read since the clock hand last passed */
     _Atomic uint8_t phase;      /* enum bkv_segment_phase */
     _Atomic bool entry_synced;  /* its directory entry is durable */
+    bool written;                      /* in this opening; set before the first append */
     uint64_t base_sequence;
     uint64_t last_sequence; /* valid once sealed */
     _Atomic uint64_t size;  /* bytes used, header included */
@@ -193,7 +195,8 @@ void bkv_segment_uninstall_last(struct bkv_partition *p, struct bkv_segment *bef
  * in an epoch section. */
 int bkv_segment_pin(struct bkv_partition *p, struct bkv_segment *segment,
                     struct bkv_mapping **mapping);
-/* Makes a fresh mapping the segment's own (consumes the reference). */
+/* Makes a fresh mapping, with a descriptor that can write, the segment's own
+ * (consumes the reference). */
 void bkv_segment_set_open(struct bkv_partition *p, struct bkv_segment *segment,
                           struct bkv_mapping *mapping);
 /* A sealed segment is read here and there: a page fault should read the page,

@@ -21,6 +21,8 @@
 #include "base/error.h"
 #include "log/filename.h"
 
+#include <fcntl.h>
+
 struct round {
     struct bkv_segment *first, *last; /* detached; first == NULL: nothing to sync */
     uint64_t position;                /* of the log */
@@ -63,13 +65,33 @@ static struct round begin_round(struct bkv_partition *p)
     return r;
 }
 
-static int sync_segment(struct bkv_partition *p, struct bkv_segment *segment)
+/* A segment that recovery found gets a descriptor for this. */
+static int sync_found(struct bkv_partition *p, const struct bkv_segment *segment)
+{
+    char name[BKV_NAME_SIZE];
+    bkv_name_data(name, p->index, segment->id);
+    struct bkv_file file;
+    int rc = bkv_file_open(&file, &p->store->dir, name, O_RDONLY);
+    if (rc != BITKV_OK)
+        return rc == BITKV_NOT_FOUND ? BITKV_ERR_IO : rc;
+    rc = bkv_file_sync(&file);
+    bkv_file_close(&file);
+    return rc;
+}
+
+static int sync_written(struct bkv_segment *segment)
 {
     const struct bkv_mapping *mapping = atomic_load_explicit(&segment->open, memory_order_acquire);
     BKV_ASSERT(mapping != NULL && mapping->file.fd >= 0); /* I6 */
     int rc = bkv_file_sync(&mapping->file);
     if (rc == BITKV_OK && bkv_mapping_faulted(mapping))
         rc = bkv_error(BITKV_ERR_IO, "I/O error under the mapping of %s", mapping->file.name);
+    return rc;
+}
+
+static int sync_segment(struct bkv_partition *p, struct bkv_segment *segment)
+{
+    int rc = segment->written ? sync_written(segment) : sync_found(p, segment);
     if (rc == BITKV_OK && !atomic_load(&segment->entry_synced)) {
         char name[BKV_NAME_SIZE];
         bkv_name_partition(name, p->index);

@@ -152,7 +152,8 @@ class Jsonl(ToolCase):
         self.tool("load", "--key-field", "id", "--value-field", "name", self.db, stdin=line)
         self.tool("load", "-k", "name", "--value-field", "raw", self.db, stdin=line)
         self.tool("load", "-t", "{{{id}-{name}}}", "--whole", self.db, stdin=line)
-        self.tool("load", "-k", "id", "--whole", self.path("whole"), stdin=b' { "x" : 1, "id" : 5 }\n')
+        self.tool("load", "-k", "id", "--whole", self.path("whole"),
+                  stdin=b' { "x" : 1, "id" : 5 }\n')
         whole = b'{"id":7,"name":"seven","raw_base64":"AP8="}'
         self.assertEqual(self.records(), {b"7": b"seven", b"seven": b"\x00\xff",
                                           b"{7-seven}": whole})

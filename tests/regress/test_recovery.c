@@ -1,0 +1,153 @@
+/* SPDX-License-Identifier: MIT */
+/* Bugs of recovery that were found by other tests, each with one of its own. */
+#include "api/scratch.h"
+
+static char directory[PATH_SIZE];
+static char path[PATH_SIZE];
+static char value[32 << 10];
+
+static int setup(void **state)
+{
+    (void)state;
+    make_scratch(directory);
+    inside(path, directory, "db");
+    memset(value, 'v', sizeof value);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    remove_tree(directory);
+    return 0;
+}
+
+static bitkv_options small_segments(bitkv_io_mode mode)
+{
+    bitkv_options o;
+    bitkv_options_init(&o);
+    o.partitions = 1;
+    o.max_file_size = 64 << 10;
+    o.io_mode = mode;
+    o.durability = BITKV_DURABILITY_NONE;
+    return o;
+}
+
+/* A child that dies without closing, with segments that were never synced. */
+static void die_with_segments(bitkv_io_mode mode, unsigned count)
+{
+    (void)fflush(NULL);
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        bitkv_options o = small_segments(mode);
+        bitkv *db;
+        int rc = bitkv_open(&db, path, &o);
+        for (unsigned i = 0; i < count && rc == BITKV_OK; i++)
+            rc = bitkv_put(db, &i, sizeof i, value, sizeof value);
+        _exit(-rc);
+    }
+    assert_int_equal(wait_child(child), 0);
+}
+
+/* Segments that recovery found unsynced have no descriptor: the sync that took
+ * them in trapped. Reading first gives them one that cannot write. */
+static void syncing_after_a_crash_takes_in_the_segments_that_it_left(void **state)
+{
+    (void)state;
+    for (int round = 0; round < 8; round++) {
+        bitkv_io_mode mode = round % 2 == 0 ? BITKV_IO_MMAP : BITKV_IO_PWRITE;
+        remove_tree(path);
+        die_with_segments(mode, 40);
+        bitkv_options o = small_segments(mode);
+        bitkv *db;
+        ok(bitkv_open(&db, path, &o));
+        for (unsigned i = 0; i < 40 && round >= 4; i++)
+            ok(bitkv_exists(db, &i, sizeof i));
+        ok(bitkv_sync(db));
+        ok(bitkv_close(db));
+        o.strict_recovery = true;
+        ok(bitkv_open(&db, path, &o));
+        bitkv_statistics s;
+        bitkv_statistics_init(&s);
+        ok(bitkv_stats(db, BITKV_ALL_PARTITIONS, &s));
+        assert_int_equal(s.keys, 40);
+        ok(bitkv_close(db));
+    }
+}
+
+/* Without a checkpoint the replay began inside of the first segment's header,
+ * took it for a torn record and cut the whole log. */
+static void a_crash_before_the_first_checkpoint_loses_nothing(void **state)
+{
+    (void)state;
+    for (unsigned count = 1; count <= 5; count += 2) {
+        for (int mode = BITKV_IO_MMAP; mode <= BITKV_IO_PWRITE; mode++) {
+            remove_tree(path);
+            die_with_segments((bitkv_io_mode)mode, count);
+            bitkv_options o = small_segments((bitkv_io_mode)mode);
+            o.strict_recovery = true;
+            bitkv *db;
+            ok(bitkv_open(&db, path, &o));
+            for (unsigned i = 0; i < count; i++)
+                ok(bitkv_exists(db, &i, sizeof i));
+            ok(bitkv_close(db));
+        }
+    }
+}
+
+/* The segment that is begun right after a checkpoint was written, in a file
+ * that was there before, has the sequence number that the checkpoint ends at. */
+static void a_segment_begun_after_the_checkpoint_does_not_invalidate_it(void **state)
+{
+    (void)state;
+    (void)fflush(NULL);
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        bitkv_options o = small_segments(BITKV_IO_MMAP);
+        o.sync_interval_ms = 100;
+        o.checkpoint_interval_bytes = 32 << 10;
+        bitkv *db;
+        int rc = bitkv_open(&db, path, &o);
+        /* The worker will look again in 100 ms ... */
+        if (rc == BITKV_OK)
+            rc = bitkv_put_with(db, "a", 1, "1", 1, BITKV_DURABILITY_INTERVAL);
+        sleep_ms(30);
+        if (rc == BITKV_OK)
+            rc = bitkv_put(db, "b", 1, value, sizeof value);
+        if (rc == BITKV_OK)
+            rc = bitkv_put(db, "c", 1, value, 8 << 10);
+        /* ... and finds nothing to sync, but a checkpoint to be written. */
+        if (rc == BITKV_OK)
+            rc = bitkv_sync(db);
+        sleep_ms(400);
+        if (rc == BITKV_OK)
+            rc = bitkv_put(db, "d", 1, value, sizeof value);
+        _exit(-rc);
+    }
+    assert_int_equal(wait_child(child), 0);
+    bitkv_options o = small_segments(BITKV_IO_MMAP);
+    o.strict_recovery = true;
+    bitkv *db;
+    ok(bitkv_open(&db, path, &o));
+    bitkv_statistics s;
+    bitkv_statistics_init(&s);
+    ok(bitkv_stats(db, BITKV_ALL_PARTITIONS, &s));
+    assert_int_equal(s.recovery.rejected_checkpoints, 0);
+    assert_int_equal(s.recovery.checkpoint_keys, 3);
+    assert_int_equal(s.keys, 4);
+    ok(bitkv_close(db));
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(syncing_after_a_crash_takes_in_the_segments_that_it_left),
+        TEST(a_crash_before_the_first_checkpoint_loses_nothing),
+        TEST(a_segment_begun_after_the_checkpoint_does_not_invalidate_it),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
