@@ -416,6 +416,21 @@ static void arm_sync(struct bkv_recover *r, struct bkv_found *f)
     r->p->sync_armed = true;
 }
 
+/* A hint that the checkpoint made superfluous was not opened; it takes room
+ * all the same. One that cannot be opened will be written anew. */
+static void measure_hint(struct bkv_recover *r, const struct bkv_found *f)
+{
+    char name[BKV_NAME_SIZE];
+    bkv_name_hint(name, r->p->index, f->id);
+    struct bkv_file file;
+    uint64_t size = 0;
+    if (bkv_file_open(&file, &r->p->store->dir, name, O_RDONLY) != BITKV_OK)
+        return;
+    if (bkv_file_size(&file, &size) == BITKV_OK)
+        atomic_store(&f->segment->hint_bytes, size);
+    bkv_file_close(&file);
+}
+
 static int set_phases(struct bkv_recover *r)
 {
     struct bkv_partition *p = r->p;
@@ -423,8 +438,9 @@ static int set_phases(struct bkv_recover *r)
     for (size_t i = 0; i < r->count; i++) {
         struct bkv_found *f = &r->found[i];
         last = f;
-        bool done =
-            p->store->options.read_only || f->segment->hint_bytes != 0 || (f->covered && f->hint);
+        if (f->covered && f->hint)
+            measure_hint(r, f);
+        bool done = p->store->options.read_only || f->segment->hint_bytes != 0;
         atomic_store(&f->segment->phase, done ? BKV_PHASE_FINISHED : BKV_PHASE_SEALED);
     }
     if (p->store->options.read_only || last == NULL)
