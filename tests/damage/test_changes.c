@@ -197,8 +197,9 @@ static bool lies_in(const struct hit *hit, const struct operation *o)
 static bool lies_behind_durable(const struct hit *hit)
 {
     uint32_t p = hit->partition;
-    return hit->is_data && (hit->segment > durable_segment[p] ||
-                            (hit->segment == durable_segment[p] && hit->offset >= durable_offset[p]));
+    return hit->is_data &&
+           (hit->segment > durable_segment[p] ||
+            (hit->segment == durable_segment[p] && hit->offset >= durable_offset[p]));
 }
 
 /* Newest operation on a key among those before (segment, offset) of its
@@ -263,8 +264,8 @@ static void check_key(bitkv *db, const struct hit *hit, const char *key, uint32_
     if (rc == BITKV_ERR_CORRUPT || rc == BITKV_ERR_IO)
         return;
     if (r->damaged_regions == 0 || warnings == 0)
-        fail_msg("%s was hit, is %s: %s, and nothing was reported (%s)", key,
-                 bitkv_error_name(rc), value, hit_text);
+        fail_msg("%s was hit, is %s: %s, and nothing was reported (%s)", key, bitkv_error_name(rc),
+                 value, hit_text);
 }
 
 static void check_all(bitkv *db, const struct hit *hit, const struct lab_log_lines *lines)
