@@ -28,12 +28,18 @@
 #include "base/memory.h"
 
 #include <string.h>
+#include <time.h>
 
 /* Records up to this size are put together on the stack. */
 #define SMALL_RECORD 2048u
 
 /* Log bytes after which a writer looks whether the worker should. */
 #define WAKE_BYTES (BKV_FAULT_AHEAD_BYTES / 4)
+
+/* Milliseconds that a writer waits for a descriptor: as long as the worker has
+ * some to give back, and at least, for what the workers of siblings do. */
+#define DESCRIPTOR_WAITS_MAX 30000u
+#define DESCRIPTOR_WAITS_MIN 200u
 
 struct draft {
     uint8_t *bytes; /* header, or for small records all of it */
@@ -233,6 +239,23 @@ static bitkv_durability effective(const struct bkv_partition *p, bitkv_durabilit
     return durability == BITKV_DURABILITY_DEFAULT ? p->store->options.durability : durability;
 }
 
+/* No descriptor for the next segment, but the worker is about to give back those
+ * of full ones: writers have outrun it, and wait. False if that does not help. */
+static bool descriptor_may_come(struct bkv_partition *p, int rc, unsigned *attempts)
+{
+    if (BKV_LIKELY(rc != BITKV_ERR_TOO_MANY_FILES))
+        return false;
+    bkv_lock(&p->lock);
+    bool any = p->sealed_first != NULL;
+    bkv_unlock(&p->lock);
+    if (++*attempts > (any ? DESCRIPTOR_WAITS_MAX : DESCRIPTOR_WAITS_MIN))
+        return false;
+    bkv_worker_wake(p);
+    struct timespec t = {.tv_sec = 0, .tv_nsec = 1000000};
+    (void)clock_nanosleep(CLOCK_MONOTONIC, 0, &t, NULL);
+    return true;
+}
+
 /* --- the operations ------------------------------------------------------------------------ */
 
 int bkv_partition_put(struct bkv_partition *p, const struct bkv_hash *hash, const void *key,
@@ -248,10 +271,13 @@ int bkv_partition_put(struct bkv_partition *p, const struct bkv_hash *hash, cons
     uint64_t location = 0;
     uint64_t position = 0;
     bool wake = false;
+    unsigned attempts = 0;
+    int rc;
+again:
     bkv_lock(&p->lock);
-    int rc = BKV_UNLIKELY(atomic_load_explicit(&p->failed, memory_order_relaxed) != 0)
-                 ? refuse(p)
-                 : bkv_keydir_prepare(p->keydir, hash);
+    rc = BKV_UNLIKELY(atomic_load_explicit(&p->failed, memory_order_relaxed) != 0)
+             ? refuse(p)
+             : bkv_keydir_prepare(p->keydir, hash);
     if (BKV_LIKELY(rc == BITKV_OK))
         rc = append(p, &d, &location);
     if (BKV_LIKELY(rc == BITKV_OK)) {
@@ -264,6 +290,8 @@ int bkv_partition_put(struct bkv_partition *p, const struct bkv_hash *hash, cons
         add_relaxed(&p->puts, 1);
     }
     bkv_unlock(&p->lock);
+    if (BKV_UNLIKELY(descriptor_may_come(p, rc, &attempts)))
+        goto again;
     if (BKV_LIKELY(rc == BITKV_OK))
         rc = finish(p, position, wake, durability);
     return count_error(p, rc);
@@ -281,7 +309,10 @@ int bkv_partition_del(struct bkv_partition *p, const struct bkv_hash *hash, cons
     uint64_t location = 0;
     uint64_t position = 0;
     bool wake = false;
-    int rc = BITKV_OK;
+    unsigned attempts = 0;
+    int rc;
+again:
+    rc = BITKV_OK;
     bkv_lock(&p->lock);
     if (BKV_UNLIKELY(atomic_load_explicit(&p->failed, memory_order_relaxed) != 0))
         rc = refuse(p);
@@ -298,6 +329,8 @@ int bkv_partition_del(struct bkv_partition *p, const struct bkv_hash *hash, cons
         add_relaxed(&p->deletes, 1);
     }
     bkv_unlock(&p->lock);
+    if (BKV_UNLIKELY(descriptor_may_come(p, rc, &attempts)))
+        goto again;
     if (rc == BITKV_OK)
         rc = finish(p, position, wake, durability);
     return count_error(p, rc);
