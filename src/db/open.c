@@ -39,6 +39,11 @@
 #include <sys/resource.h>
 #include <time.h>
 
+/* Descriptors that a partition cannot do without, and that everything else in
+ * the process gets by with. */
+#define DESCRIPTORS_OF_PARTITION 2u
+#define DESCRIPTORS_BESIDE       16u
+
 /* --- the directory ---------------------------------------------------------------------- */
 
 /* Makes the entry of a directory that was just created durable. */
@@ -151,6 +156,24 @@ static int make_partitions(struct bkv_dir *dir, uint32_t count)
     return bkv_dir_sync(dir, NULL);
 }
 
+/* A partition that is written holds its directory and its tail, and a spare now
+ * and then. Refused here, rather than by the first write that finds none. */
+static int check_descriptors(const struct bkv_dir *dir, const bitkv_options *options,
+                             uint32_t partitions)
+{
+    struct rlimit limit;
+    if (options->read_only || getrlimit(RLIMIT_NOFILE, &limit) != 0 ||
+        limit.rlim_cur == RLIM_INFINITY)
+        return BITKV_OK;
+    uint64_t needed = DESCRIPTORS_OF_PARTITION * (uint64_t)partitions + DESCRIPTORS_BESIDE;
+    if (needed <= limit.rlim_cur)
+        return BITKV_OK;
+    return bkv_error(BITKV_ERR_TOO_MANY_FILES,
+                     "%s: %" PRIu32 " partitions need %" PRIu64 " descriptors and the limit is "
+                     "%" PRIu64 "; raise `ulimit -n`, or take fewer partitions",
+                     dir->path, partitions, needed, (uint64_t)limit.rlim_cur);
+}
+
 static int create_database(struct bkv_dir *dir, const bitkv_options *options,
                            struct bkv_manifest *manifest)
 {
@@ -158,6 +181,8 @@ static int create_database(struct bkv_dir *dir, const bitkv_options *options,
     if (rc == BITKV_OK)
         rc = bkv_manifest_init(manifest,
                                options->partitions != 0 ? options->partitions : cpu_count());
+    if (rc == BITKV_OK)
+        rc = check_descriptors(dir, options, manifest->partitions);
     if (rc == BITKV_OK)
         rc = make_partitions(dir, manifest->partitions);
     if (rc == BITKV_OK)
@@ -183,23 +208,27 @@ static int read_or_create(struct bkv_dir *dir, const bitkv_options *options,
                          "%s was created with %" PRIu32 " partitions and is opened with %" PRIu32
                          "; 0 takes what it has",
                          dir->path, manifest->partitions, options->partitions);
-    return BITKV_OK;
+    return check_descriptors(dir, options, manifest->partitions);
 }
 
-/* Of each partition. Descriptors bound it with pwrite; a mapping needs none,
- * but the kernel has a limit of mappings (vm.max_map_count, 65,530). */
-static uint32_t open_segments_limit(const struct bkv_store *store)
+/* Shares of each partition. Descriptors bound the open segments with pwrite; a
+ * mapping needs none, but the kernel has a limit of mappings (vm.max_map_count,
+ * 65,530). Half of the descriptors are the program's, a sixth is for
+ * full segments that wait for their sync. */
+static void set_shares(struct bkv_store *store)
 {
-    uint64_t total = store->options.max_open_segments;
     uint32_t partitions = store->manifest.partitions;
+    struct rlimit limit = {.rlim_cur = 1024};
+    (void)getrlimit(RLIMIT_NOFILE, &limit);
+    uint64_t half = bkv_min64(limit.rlim_cur, 8192) / 2;
+    uint64_t total = store->options.max_open_segments;
     if (total == 0) {
-        struct rlimit limit = {.rlim_cur = 1024};
-        (void)getrlimit(RLIMIT_NOFILE, &limit);
-        uint64_t half = bkv_min64(limit.rlim_cur, 8192) / 2;
-        uint64_t needed = 4ull * partitions; /* tails, spares and work in progress */
+        uint64_t needed = 5ull * partitions; /* directories, tails, spares, work in progress */
         total = store->mapped ? 16384 : (half > needed ? half - needed : 0);
     }
-    return (uint32_t)bkv_max64(1, bkv_min64(total / partitions, BKV_SEGMENTS_MAX));
+    store->open_segments_max =
+        (uint32_t)bkv_max64(1, bkv_min64(total / partitions, BKV_SEGMENTS_MAX));
+    store->sealed_max = (uint32_t)bkv_max64(1, half / 3 / partitions);
 }
 
 /* --- the partitions -------------------------------------------------------------------------- */
@@ -260,7 +289,7 @@ static int open_in(struct bitkv *db)
         return rc;
     db->hash_key = store->manifest.hash_key;
     db->partition_count = store->manifest.partitions;
-    store->open_segments_max = open_segments_limit(store);
+    set_shares(store);
     db->partitions = bkv_calloc(db->partition_count, sizeof *db->partitions);
     if (db->partitions == NULL)
         return bkv_error(BITKV_ERR_NO_MEMORY, "no memory for %" PRIu32 " partitions",

@@ -23,6 +23,7 @@ struct bkv_store {
     bitkv_options options;      /* checked, with every default filled in */
     bool mapped;                /* BITKV_IO_MMAP runs, else BITKV_IO_PWRITE */
     uint32_t open_segments_max; /* of one partition */
+    uint32_t sealed_max;        /* full segments of one that wait for their sync */
 };
 
 /* A message for the log callback, if there is one. */

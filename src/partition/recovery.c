@@ -303,6 +303,8 @@ static int list_files(struct bkv_recover *r)
     int rc = bkv_dir_list(&r->p->store->dir, directory, r, on_entry);
     if (rc == BITKV_NOT_FOUND)
         return bkv_error(BITKV_ERR_CORRUPT, "%s/%s is missing", r->p->store->dir.path, directory);
+    if (rc == BITKV_OK && !r->p->store->options.read_only)
+        rc = bkv_file_open(&r->p->directory, &r->p->store->dir, directory, O_RDONLY | O_DIRECTORY);
     for (size_t i = 0; i < r->count && rc == BITKV_OK; i++)
         rc = examine(r, &r->found[i]);
     if (rc == BITKV_OK)

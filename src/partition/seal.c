@@ -115,7 +115,7 @@ static int finish(struct bkv_partition *p, struct bkv_segment *segment, const st
 static int finish_with_file(struct bkv_partition *p, struct bkv_segment *segment)
 {
     struct bkv_mapping *mapping = atomic_load(&segment->open);
-    if (segment->written) {
+    if (atomic_load(&segment->written)) {
         int rc = finish(p, segment, &mapping->file);
         if (rc == BITKV_OK && mapping->base != NULL) {
             /* Nobody writes there any more, by mistake either. */
@@ -149,6 +149,8 @@ int bkv_seal_next(struct bkv_partition *p, bool *did)
         return rc;
     atomic_store_explicit(&segment->phase, BKV_PHASE_FINISHED, memory_order_release);
     bkv_lock(&p->lock);
+    if (atomic_load(&segment->written))
+        p->sealed_count--;
     struct bkv_segment *next = segment->next;
     while (next != NULL && atomic_load(&next->phase) == BKV_PHASE_FINISHED)
         next = next->next;

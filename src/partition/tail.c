@@ -200,6 +200,7 @@ void bkv_tail_seal(struct bkv_partition *p)
     BKV_ASSERT(segment != NULL);
     segment->last_sequence = p->next_sequence - 1;
     atomic_store_explicit(&segment->phase, BKV_PHASE_SEALED, memory_order_release);
+    p->sealed_count++;
     if (p->sealed_first == NULL)
         p->sealed_first = segment;
     p->tail.segment = NULL;
@@ -215,10 +216,24 @@ static int next_segment(struct bkv_partition *p, struct bkv_spare **spare)
     return *spare != NULL ? BITKV_OK : make_spare(p, p->next_id++, first_step(p), spare);
 }
 
+/* Full segments hold their descriptors until they are synced. Beyond a share of
+ * the process's limit writers wait for the worker (write.c). */
+static int check_sealed(const struct bkv_partition *p)
+{
+    if (BKV_LIKELY(p->sealed_count < p->store->sealed_max))
+        return BITKV_OK;
+    return bkv_error(BITKV_ERR_TOO_MANY_FILES,
+                     "%u full segments of partition %u wait for their sync, which is as many as "
+                     "the descriptor limit allows",
+                     p->sealed_count, p->index);
+}
+
 static int rotate(struct bkv_partition *p)
 {
     struct bkv_spare *spare;
-    int rc = next_segment(p, &spare);
+    int rc = check_sealed(p);
+    if (rc == BITKV_OK)
+        rc = next_segment(p, &spare);
     if (rc != BITKV_OK)
         return rc;
     struct bkv_segment *segment = spare->segment;
@@ -340,6 +355,9 @@ int bkv_tail_write_jumbo(struct bkv_partition *p, const uint8_t *header, uint32_
                          uint64_t *location)
 {
     uint64_t size = bkv_record_size(key_size, value_size);
+    int rc = check_sealed(p);
+    if (rc != BITKV_OK)
+        return rc;
     struct bkv_segment *segment = bkv_segment_new(p, p->next_id++);
     if (segment == NULL)
         return BITKV_ERR_NO_MEMORY;
@@ -348,7 +366,7 @@ int bkv_tail_write_jumbo(struct bkv_partition *p, const uint8_t *header, uint32_
     segment->base_sequence = p->next_sequence;
 
     struct bkv_mapping *mapping = NULL;
-    int rc = create_file(p, segment->id, file_size, file_size, &mapping);
+    rc = create_file(p, segment->id, file_size, file_size, &mapping);
     if (rc != BITKV_OK)
         goto err_segment;
     uint8_t final[BKV_RECORD_HEADER];

@@ -62,12 +62,11 @@ static void sync_if_due(struct bkv_partition *p)
     (void)bkv_partition_sync(p); /* a failure is logged there, and kept */
 }
 
-/* Is more than one full segment waiting? Then writers are faster than we. */
+/* Are writers faster than we, or will they soon have to wait for us? */
 static bool behind(struct bkv_partition *p)
 {
     bkv_lock(&p->lock);
-    const struct bkv_segment *second = p->sealed_first != NULL ? p->sealed_first->next : NULL;
-    bool more = second != NULL && atomic_load(&second->phase) == BKV_PHASE_SEALED;
+    bool more = p->sealed_count > 1 || p->sealed_count >= p->store->sealed_max;
     bkv_unlock(&p->lock);
     return more;
 }
