@@ -458,9 +458,11 @@ static void damage_that_recovery_meets_is_skipped_told_and_counted(void **state)
     assert_in_range(s.recovery.damaged_bytes, 7000, 7100);
     assert_int_equal(s.recovery.torn_tails, 0);
     assert_int_equal(s.keys, 19);
-    assert_int_equal(m.count, 1);
+    (void)pthread_mutex_lock(&m.mutex);
+    assert_in_range(m.count, 1, 2); /* the worker meets it again, for the hint */
     assert_non_null(strstr(m.text, "partition_0/data_1.db"));
     assert_non_null(strstr(m.text, "offset 64"));
+    (void)pthread_mutex_unlock(&m.mutex);
     uint32_t key = 0;
     assert_int_equal(bitkv_exists(db, &key, sizeof key), BITKV_NOT_FOUND);
     ok(bitkv_close(db));
