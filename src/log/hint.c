@@ -99,7 +99,10 @@ int bkv_hint_finish(struct bkv_hint_writer *writer, uint64_t data_size, uint64_t
     int rc = bkv_writer_flush(&writer->stream);
     if (rc == BITKV_OK)
         rc = bkv_file_write(&writer->file, header, sizeof header, 0);
-    /* Not synced: a torn hint does not verify, and is made anew. */
+    /* Or a power cut would leave a hint that does not verify, which a strict
+     * opening takes for damage. That its entry lasts nobody relies on. */
+    if (rc == BITKV_OK)
+        rc = bkv_file_sync(&writer->file);
     if (rc == BITKV_OK)
         rc = bkv_dir_rename(writer->dir, temporary, final);
     if (rc != BITKV_OK) {

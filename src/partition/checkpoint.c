@@ -29,7 +29,6 @@ struct job {
     struct bkv_checkpoint_writer writer;
     struct bkv_checkpoint_info info;
     struct bkv_checkpoint_segment *segments;
-    uint64_t position; /* of the log, at the image's end */
     uint8_t *buffer;
     size_t capacity;
 };
@@ -121,7 +120,6 @@ static int list_segments(struct bkv_partition *p, struct job *job)
     info->next_segment_id = p->next_id;
     info->keys = bkv_keydir_count(p->keydir);
     uint64_t last_sequence = p->next_sequence - 1;
-    job->position = atomic_load_explicit(&p->appended, memory_order_relaxed);
     bkv_unlock(&p->lock);
 
     uint32_t count = 1;
@@ -161,7 +159,7 @@ int bkv_checkpoint_write(struct bkv_partition *p)
     if (rc == BITKV_OK)
         rc = list_segments(p, &job);
     if (rc == BITKV_OK)
-        rc = bkv_sync_upto(p, job.position);
+        rc = bkv_sync_all(p);
     if (rc == BITKV_OK) {
         rc = bkv_checkpoint_finish(&job.writer, &job.info, job.segments, &file_size);
     } else {

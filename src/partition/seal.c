@@ -98,7 +98,7 @@ static int trim(struct bkv_segment *segment, const struct bkv_file *file)
 
 static int finish(struct bkv_partition *p, struct bkv_segment *segment, const struct bkv_file *file)
 {
-    int rc = bkv_sync_upto(p, atomic_load(&p->appended));
+    int rc = bkv_sync_all(p);
     if (rc != BITKV_OK)
         return rc;
     rc = trim(segment, file);

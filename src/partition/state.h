@@ -237,6 +237,8 @@ void bkv_spare_discard(struct bkv_partition *p);
 
 /* Returns when everything appended up to log position `upto` is durable. */
 int bkv_sync_upto(struct bkv_partition *p, uint64_t upto);
+/* The same for everything that is in the log now, marks included. */
+int bkv_sync_all(struct bkv_partition *p);
 /* Under `lock`: there is data in `segment` that is not synced. */
 void bkv_unsynced_add(struct bkv_partition *p, struct bkv_segment *segment);
 

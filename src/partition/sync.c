@@ -12,6 +12,10 @@
  * directory, if it has entries that were not. Then a mark is appended, which
  * tells recovery how far the log was durable.
  *
+ * A mark is not waited for, or every sync would ask for another; the next
+ * round takes it along. What may claim that a piece of the log is durable as a
+ * whole (a hint, a checkpoint) asks for one round more, which leaves no mark.
+ *
  * Failure mode: one. After a failed fdatasync nothing is known about what it
  * covered, and a second one proves nothing, so the partition refuses to append
  * until it is reopened (I7). Waiters get the error, reads go on.
@@ -122,37 +126,58 @@ static int fail(struct bkv_partition *p)
     return rc;
 }
 
+static int refuse(const struct bkv_partition *p)
+{
+    return bkv_error(BITKV_ERR_SYNC_FAILED,
+                     "an earlier sync of partition %u failed; reopen the database", p->index);
+}
+
+/* Under sync_mutex, which it leaves meanwhile; none may be running. */
+static int lead_round(struct bkv_partition *p, bool mark)
+{
+    p->sync_running = true;
+    (void)pthread_mutex_unlock(&p->sync_mutex);
+    struct round r = begin_round(p);
+    int rc = run_round(p, &r);
+    rc = rc != BITKV_OK ? fail(p) : BITKV_OK;
+    if (rc == BITKV_OK && r.first != NULL) {
+        atomic_fetch_add_explicit(&p->syncs, 1, memory_order_relaxed);
+        if (mark)
+            bkv_append_mark(p, r.segment_id, r.offset);
+    }
+    (void)pthread_mutex_lock(&p->sync_mutex);
+    p->sync_running = false;
+    if (rc == BITKV_OK)
+        atomic_store_explicit(&p->synced, r.position, memory_order_release);
+    (void)pthread_cond_broadcast(&p->sync_done);
+    return rc;
+}
+
 int bkv_sync_upto(struct bkv_partition *p, uint64_t upto)
 {
     int rc = BITKV_OK;
     (void)pthread_mutex_lock(&p->sync_mutex);
-    while (atomic_load_explicit(&p->synced, memory_order_relaxed) < upto) {
-        if (atomic_load(&p->failed) != 0) {
-            rc = bkv_error(BITKV_ERR_SYNC_FAILED,
-                           "an earlier sync of partition %u failed; reopen the database", p->index);
-            break;
-        }
-        if (p->sync_running) {
+    while (rc == BITKV_OK && atomic_load_explicit(&p->synced, memory_order_relaxed) < upto) {
+        if (atomic_load(&p->failed) != 0)
+            rc = refuse(p);
+        else if (p->sync_running)
             (void)pthread_cond_wait(&p->sync_done, &p->sync_mutex);
-            continue;
-        }
-        p->sync_running = true;
-        (void)pthread_mutex_unlock(&p->sync_mutex);
-        struct round r = begin_round(p);
-        rc = run_round(p, &r);
-        rc = rc != BITKV_OK ? fail(p) : BITKV_OK;
-        if (rc == BITKV_OK && r.first != NULL) {
-            atomic_fetch_add_explicit(&p->syncs, 1, memory_order_relaxed);
-            bkv_append_mark(p, r.segment_id, r.offset);
-        }
-        (void)pthread_mutex_lock(&p->sync_mutex);
-        p->sync_running = false;
-        if (rc == BITKV_OK)
-            atomic_store_explicit(&p->synced, r.position, memory_order_release);
-        (void)pthread_cond_broadcast(&p->sync_done);
-        if (rc != BITKV_OK)
-            break;
+        else
+            rc = lead_round(p, true);
     }
+    (void)pthread_mutex_unlock(&p->sync_mutex);
+    return rc;
+}
+
+int bkv_sync_all(struct bkv_partition *p)
+{
+    int rc = bkv_sync_upto(p, atomic_load(&p->appended));
+    if (rc != BITKV_OK)
+        return rc;
+    (void)pthread_mutex_lock(&p->sync_mutex);
+    while (p->sync_running)
+        (void)pthread_cond_wait(&p->sync_done, &p->sync_mutex);
+    rc = atomic_load(&p->failed) != 0 ? refuse(p) : lead_round(p, false);
     (void)pthread_mutex_unlock(&p->sync_mutex);
     return rc;
 }

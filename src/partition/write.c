@@ -381,7 +381,8 @@ void bkv_append_mark(struct bkv_partition *p, uint64_t segment_id, uint64_t offs
     bkv_lock(&p->lock);
     const struct bkv_tail *tail = &p->tail;
     if (atomic_load_explicit(&p->failed, memory_order_relaxed) == 0 && tail->segment != NULL &&
-        tail->offset + d.size <= tail->limit)
-        (void)append(p, &d, BITKV_DURABILITY_SYNC, &location);
+        tail->offset + d.size <= tail->limit &&
+        append(p, &d, BITKV_DURABILITY_SYNC, &location) == BITKV_OK)
+        bkv_unsynced_add(p, tail->segment);
     bkv_unlock(&p->lock);
 }
