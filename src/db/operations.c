@@ -224,6 +224,7 @@ int bitkv_multi_get(bitkv *db, bitkv_get_item *items, size_t count)
     for (size_t at = 0; at < count; at += PIPELINE)
         get_group(db, slot, items, at, count - at < PIPELINE ? count - at : PIPELINE, &first);
     bkv_epoch_exit(slot);
+    /* cppcheck-suppress uninitvar ; note_failure() sets all of it, index included */
     return first.index == SIZE_MAX ? BITKV_OK : bkv_error(first.status, "%s", first.context);
 }
 
