@@ -65,12 +65,22 @@ static int open_directory(struct bkv_dir *dir, const char *path, const bitkv_opt
     dir->dir_mode = (mode_t)options->directory_mode;
     bool create = options->create_if_missing && !options->read_only;
     bool made = create && bkv_io->mkdirat(AT_FDCWD, path, dir->dir_mode) == 0;
+    if (create && !made && errno == ENOENT)
+        return bkv_error(BITKV_ERR_NO_DATABASE,
+                         "cannot create %s: its parent directory does not exist; create that first",
+                         path);
     if (create && !made && errno != EEXIST)
         return bkv_error_sys(errno, "cannot create directory %s", path);
     dir->fd = bkv_dir_descriptor(AT_FDCWD, path, 0);
     if (dir->fd < 0) {
         int code = bkv_error_sys(errno, "cannot open directory %s", path);
-        return errno == ENOENT ? bkv_error(BITKV_ERR_NO_DATABASE, "%s does not exist", path) : code;
+        if (errno == ENOTDIR)
+            return bkv_error(BITKV_ERR_INVALID, "%s is not a directory", path);
+        if (errno == ENOENT)
+            return bkv_error(BITKV_ERR_NO_DATABASE, "%s does not exist%s", path,
+                             options->read_only ? "; read-only openings create none"
+                                                : "; create_if_missing = true makes one");
+        return code;
     }
     char *absolute = realpath(path, NULL);
     dir->path = bkv_strdup(absolute != NULL ? absolute : path);
@@ -177,10 +187,8 @@ static int check_descriptors(const struct bkv_dir *dir, const bitkv_options *opt
 static int create_database(struct bkv_dir *dir, const bitkv_options *options,
                            struct bkv_manifest *manifest)
 {
-    int rc = bkv_dir_list(dir, NULL, dir, refuse_data);
-    if (rc == BITKV_OK)
-        rc = bkv_manifest_init(manifest,
-                               options->partitions != 0 ? options->partitions : cpu_count());
+    int rc =
+        bkv_manifest_init(manifest, options->partitions != 0 ? options->partitions : cpu_count());
     if (rc == BITKV_OK)
         rc = check_descriptors(dir, options, manifest->partitions);
     if (rc == BITKV_OK)
@@ -195,14 +203,20 @@ static int read_or_create(struct bkv_dir *dir, const bitkv_options *options,
 {
     int rc = bkv_manifest_read(dir, manifest);
     if (rc == BITKV_NOT_FOUND) {
+        rc = bkv_dir_list(dir, NULL, dir, refuse_data);
+        if (rc != BITKV_OK)
+            return rc;
         if (!options->create_if_missing || options->read_only)
-            return bkv_error(BITKV_ERR_NO_DATABASE, "%s has no " BKV_MANIFEST_NAME, dir->path);
+            return bkv_error(BITKV_ERR_NO_DATABASE, "%s has no " BKV_MANIFEST_NAME "%s", dir->path,
+                             options->read_only ? "; read-only openings create none"
+                                                : "; create_if_missing = true makes one");
         return create_database(dir, options, manifest);
     }
     if (rc != BITKV_OK)
         return rc;
     if (options->error_if_exists)
-        return bkv_error(BITKV_ERR_EXISTS, "%s has a database already", dir->path);
+        return bkv_error(BITKV_ERR_EXISTS,
+                         "%s has a database already; error_if_exists = false opens it", dir->path);
     if (options->partitions != 0 && options->partitions != manifest->partitions)
         return bkv_error(BITKV_ERR_PARTITION_COUNT,
                          "%s was created with %" PRIu32 " partitions and is opened with %" PRIu32

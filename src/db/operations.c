@@ -57,9 +57,11 @@ static inline int begin(const struct bitkv *db, struct bkv_epoch_slot **slot)
 
 static inline int check_key(const void *key, size_t key_size)
 {
-    if (BKV_UNLIKELY(key == NULL || key_size == 0 || key_size > BITKV_KEY_SIZE_MAX))
+    if (BKV_UNLIKELY(key_size == 0 || key_size > BITKV_KEY_SIZE_MAX))
         return bkv_error(BITKV_ERR_INVALID, "a key has 1 to %u bytes, not %zu", BITKV_KEY_SIZE_MAX,
-                         key == NULL ? (size_t)0 : key_size);
+                         key_size);
+    if (BKV_UNLIKELY(key == NULL))
+        return bkv_error(BITKV_ERR_INVALID, "the key is NULL and its size %zu", key_size);
     return BITKV_OK;
 }
 
@@ -242,7 +244,9 @@ static int check_write(const struct bitkv *db, const void *key, size_t key_size,
     if (BKV_UNLIKELY(db != NULL && db->store.options.read_only))
         return bkv_forked(db->fork_generation)
                    ? refuse_call(db)
-                   : bkv_error(BITKV_ERR_READ_ONLY, "%s was opened read-only", db->store.dir.path);
+                   : bkv_error(BITKV_ERR_READ_ONLY,
+                               "%s was opened read-only; open it with read_only = false to write",
+                               db->store.dir.path);
     return BITKV_OK;
 }
 
@@ -252,9 +256,11 @@ int bitkv_put_with(bitkv *db, const void *key, size_t key_size, const void *valu
     int rc = check_write(db, key, key_size, durability);
     if (BKV_UNLIKELY(rc != BITKV_OK))
         return rc;
-    if (BKV_UNLIKELY(value_size > BITKV_VALUE_SIZE_MAX || (value == NULL && value_size > 0)))
+    if (BKV_UNLIKELY(value_size > BITKV_VALUE_SIZE_MAX))
         return bkv_error(BITKV_ERR_INVALID, "a value has 0 to %u bytes, not %zu",
-                         BITKV_VALUE_SIZE_MAX, value == NULL ? (size_t)0 : value_size);
+                         BITKV_VALUE_SIZE_MAX, value_size);
+    if (BKV_UNLIKELY(value == NULL && value_size > 0))
+        return bkv_error(BITKV_ERR_INVALID, "the value is NULL and its size %zu", value_size);
     struct bkv_epoch_slot *slot = NULL;
     rc = begin(db, &slot);
     if (BKV_UNLIKELY(rc != BITKV_OK))
