@@ -193,13 +193,14 @@ int bkv_scanner_next(struct bkv_scanner *s, struct bkv_scan_item *item)
         return BITKV_OK;
     bool valid;
     uint64_t tried;
-    int rc = try_record(s, at, UINT64_MAX, item, &valid, &tried);
+    int rc = try_record(s, at, s->budget, item, &valid, &tried);
     if (rc != BITKV_OK)
         return rc;
     if (valid) {
         s->position = at + item->size;
         return BITKV_OK;
     }
+    s->budget -= tried; /* here too, or a valid record after each claim renews it */
     bool zeros;
     rc = zeros_to_end(s, at, &zeros);
     if (rc != BITKV_OK)

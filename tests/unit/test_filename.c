@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: MIT */
+/* Names of files: made and parsed; only the exact spelling counts. */
+#include "log/filename.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static void names_are_parsed_as_they_are_made(void **state)
+{
+    (void)state;
+    static const uint64_t ids[] = {1, 9, 10, 12345, UINT64_MAX - 1, UINT64_MAX};
+    char name[BKV_NAME_SIZE];
+    for (size_t i = 0; i < sizeof ids / sizeof ids[0]; i++) {
+        uint64_t id = 0;
+        bkv_name_data(name, 1023, ids[i]);
+        assert_int_equal(bkv_name_parse(strchr(name, '/') + 1, &id), BKV_FILE_DATA);
+        assert_int_equal(id, ids[i]);
+        bkv_name_hint(name, 0, ids[i]);
+        assert_int_equal(bkv_name_parse(strchr(name, '/') + 1, &id), BKV_FILE_HINT);
+        assert_int_equal(id, ids[i]);
+    }
+    uint64_t id;
+    bkv_name_checkpoint(name, 7);
+    assert_string_equal(name, "partition_7/keydir.ckp");
+    assert_int_equal(bkv_name_parse("keydir.ckp", &id), BKV_FILE_CHECKPOINT);
+    assert_int_equal(bkv_name_parse("keydir.ckp.tmp", &id), BKV_FILE_TEMPORARY);
+    assert_int_equal(bkv_name_parse("hint_12.ht.tmp", &id), BKV_FILE_TEMPORARY);
+}
+
+static void what_is_not_ours_is_left_alone(void **state)
+{
+    (void)state;
+    static const char *const foreign[] = {
+        "",
+        "data",
+        "data_",
+        "data_.db",
+        "data_0.db",
+        "data_01.db",
+        "data_+1.db",
+        "data_-1.db",
+        "data_ 1.db",
+        "data_1.db~",
+        "data_1.db.bak",
+        "data_1.DB",
+        "data_1",
+        "xdata_1.db",
+        "data_1x.db",
+        "data_18446744073709551616.db",
+        "data_99999999999999999999.db",
+        "hint_1.db",
+        "hint_0.ht",
+        "hint_1.ht.tmp2",
+        "data_1.db.tmp",
+        "keydir",
+        "keydir.ckp2",
+        "keydir.ckp.tmp~",
+        "MANIFEST",
+        "data_0x1.db",
+        "data_1.db/",
+    };
+    for (size_t i = 0; i < sizeof foreign / sizeof foreign[0]; i++) {
+        uint64_t id = 0;
+        if (bkv_name_parse(foreign[i], &id) != BKV_FILE_OTHER)
+            fail_msg("'%s' was taken for one of ours", foreign[i]);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(names_are_parsed_as_they_are_made),
+        cmocka_unit_test(what_is_not_ours_is_left_alone),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
