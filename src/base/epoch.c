@@ -226,25 +226,6 @@ uint64_t bkv_epoch_stamp(void)
     return atomic_fetch_add_explicit(&global_epoch, 1, memory_order_seq_cst);
 }
 
-static bool passed(uint64_t stamp, bool calls)
-{
-    /* A slot first taken after this load is entered after the unlinking too. */
-    uint32_t left = atomic_load_explicit(&slots_used, memory_order_seq_cst);
-    for (struct block *b = &first_block; b != NULL && left > 0;
-         b = atomic_load_explicit(&b->next, memory_order_acquire)) {
-        for (uint32_t i = 0; i < BLOCK_SLOTS && left > 0; i++, left--) {
-            uint64_t epoch = atomic_load_explicit(&b->slots[i].epoch, memory_order_seq_cst);
-            if (epoch != 0 && epoch <= stamp)
-                return false;
-            uint64_t call =
-                calls ? atomic_load_explicit(&b->slots[i].call, memory_order_acquire) : 0;
-            if (call != 0 && call <= stamp)
-                return false;
-        }
-    }
-    return true;
-}
-
 /* The writer's side of the order, for itself and for all readers. */
 static void order_readers(void)
 {
@@ -258,8 +239,9 @@ static void order_readers(void)
     }
 }
 
-/* The smallest epoch that a reader is in, or `now`. */
-static uint64_t oldest_reader(uint64_t now)
+/* The smallest epoch that a reader is in, or `now`; with `calls`, that a call
+ * began in, even if it has left its section for a while. */
+static uint64_t oldest_reader(uint64_t now, bool calls)
 {
     /* A slot first taken after this load is entered after the unlinking too. */
     uint32_t left = atomic_load_explicit(&slots_used, memory_order_seq_cst);
@@ -269,6 +251,10 @@ static uint64_t oldest_reader(uint64_t now)
             uint64_t epoch = atomic_load_explicit(&b->slots[i].epoch, memory_order_seq_cst);
             if (epoch != 0 && epoch < now)
                 now = epoch;
+            uint64_t call =
+                calls ? atomic_load_explicit(&b->slots[i].call, memory_order_acquire) : 0;
+            if (call != 0 && call < now)
+                now = call;
         }
     }
     return now;
@@ -282,7 +268,7 @@ bool bkv_epoch_passed(uint64_t stamp)
     /* Stamps below `now` were taken, and their objects unlinked, before here. */
     uint64_t now = atomic_load_explicit(&global_epoch, memory_order_seq_cst);
     order_readers();
-    uint64_t oldest = oldest_reader(now);
+    uint64_t oldest = oldest_reader(now, false);
     while (known < oldest &&
            !atomic_compare_exchange_weak_explicit(&settled, &known, oldest, memory_order_release,
                                                   memory_order_acquire))
@@ -292,7 +278,10 @@ bool bkv_epoch_passed(uint64_t stamp)
 
 void bkv_epoch_wait(uint64_t stamp)
 {
-    for (unsigned round = 0; !passed(stamp, true); round++) {
+    /* Who looked before what the stamp stands for shows in its slot from here
+     * on; who enters later sees it. */
+    order_readers();
+    for (unsigned round = 0; oldest_reader(UINT64_MAX, true) <= stamp; round++) {
         if (round < 100) {
             bkv_spin_pause();
             continue;

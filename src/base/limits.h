@@ -17,6 +17,9 @@
 /* Live segments of one partition: 18 bits of a location. */
 #define BKV_SEGMENTS_MAX (1u << 18)
 
+/* Segment ids count up; a name with a larger one is not ours. */
+#define BKV_SEGMENT_ID_MAX ((UINT64_C(1) << 63) - 1)
+
 /* Space is reserved ahead of the tail in steps that double from MIN to MAX: a
  * nearly empty database stays small, a busy one seldom asks. */
 #define BKV_RESERVE_STEP_MIN (1u << 20)

@@ -13,12 +13,15 @@
 
 #define PATH(dir, name) (dir)->path, (name)
 
+/* NONBLOCK: a FIFO of that name must not hold the opening up for ever. */
+#define ALWAYS (O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY)
+
 int bkv_file_open(struct bkv_file *file, struct bkv_dir *dir, const char *name, int flags)
 {
     BKV_ASSERT(strlen(name) < sizeof file->name);
     int fd;
     do
-        fd = bkv_io->openat(dir->fd, name, flags | O_CLOEXEC | O_NOFOLLOW, dir->file_mode);
+        fd = bkv_io->openat(dir->fd, name, flags | ALWAYS, dir->file_mode);
     while (fd < 0 && errno == EINTR);
     if (fd < 0) {
         *file = BKV_FILE_NONE;

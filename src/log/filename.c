@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "log/filename.h"
 
+#include "base/limits.h"
+
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -39,6 +41,8 @@ static bool parse_numbered(const char *name, const char *prefix, const char *suf
             __builtin_add_overflow(n, (uint64_t)(*p - '0'), &n))
             return false;
     }
+    if (n > BKV_SEGMENT_ID_MAX)
+        return false;
     *id = n;
     return strcmp(p, suffix) == 0;
 }

@@ -381,18 +381,38 @@ static int drop_file(struct bkv_recover *r, const struct bkv_found *f)
     return rc;
 }
 
+/* A copy that did not fit is removed before anything is appended: once the log
+ * has grown, it might seem to fit again, and hide what was written since. */
+static int drop_rejected(struct bkv_recover *r, bool *dropped)
+{
+    char name[BKV_NAME_SIZE];
+    int rc = BITKV_OK;
+    if (r->checkpoint_rejected) {
+        bkv_name_checkpoint(name, r->p->index);
+        rc = bkv_dir_unlink(&r->p->store->dir, name);
+        *dropped = true;
+    }
+    for (size_t i = 0; i < r->count && rc == BITKV_OK; i++) {
+        if (!r->found[i].hint_rejected)
+            continue;
+        bkv_name_hint(name, r->p->index, r->found[i].id);
+        rc = bkv_dir_unlink(&r->p->store->dir, name);
+        *dropped = true;
+    }
+    return rc;
+}
+
 static int repair(struct bkv_recover *r)
 {
     bool dropped = false;
-    for (size_t i = r->count; i-- > 0;) {
+    int rc = drop_rejected(r, &dropped);
+    for (size_t i = r->count; i-- > 0 && rc == BITKV_OK;) {
         struct bkv_found *f = &r->found[i];
-        int rc = f->dropped ? drop_file(r, f) : trim_file(r, f);
-        if (rc != BITKV_OK)
-            return rc;
+        rc = f->dropped ? drop_file(r, f) : trim_file(r, f);
         dropped = dropped || f->dropped;
     }
-    if (!dropped)
-        return BITKV_OK;
+    if (rc != BITKV_OK || !dropped)
+        return rc;
     char directory[BKV_NAME_SIZE];
     bkv_name_partition(directory, r->p->index);
     return bkv_dir_sync(&r->p->store->dir, directory);

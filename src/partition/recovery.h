@@ -14,7 +14,8 @@ struct bkv_found {
     uint64_t file_size;
     uint64_t base_sequence;
     enum bkv_segment_state state;
-    bool hint;                /* there is a hint file */
+    bool hint; /* there is a hint file, and nothing wrong with it so far */
+    bool hint_rejected;
     bool covered;             /* by the checkpoint, as a whole */
     bool dropped;             /* behind a cut */
     uint64_t checkpoint_size; /* of a segment in the checkpoint's table */
@@ -34,6 +35,7 @@ struct bkv_recover {
     size_t count, capacity;
     bool checkpoint_found;
     bool adopted; /* the checkpoint is in */
+    bool checkpoint_rejected;
     uint64_t *orphan_hints;
     size_t orphan_count, orphan_capacity;
 

@@ -49,6 +49,9 @@ static int match_row(struct load *load, const struct bkv_checkpoint_segment *row
                       "the checkpoint of partition %u knows %" PRIu64 " bytes of data_%" PRIu64
                       ".db, which has %" PRIu64,
                       load->r->p->index, row->size, row->id, found->file_size);
+    if (found->checkpoint_size != 0)
+        return REJECT(load, "the checkpoint of partition %u has data_%" PRIu64 ".db twice",
+                      load->r->p->index, row->id);
     if (row->number >= load->numbers || load->by_number[row->number] != NULL)
         return REJECT(load,
                       "the checkpoint of partition %u has segment number %u twice or out of "
@@ -81,6 +84,9 @@ static int match_table(struct load *load)
             return REJECT(load, "the checkpoint of partition %u does not know data_%" PRIu64 ".db",
                           r->p->index, f->id);
     }
+    if (info->next_segment_id == 0 || info->next_segment_id > BKV_SEGMENT_ID_MAX)
+        return REJECT(load, "the checkpoint of partition %u has no sound next segment id",
+                      r->p->index);
     const struct bkv_found *start = find_id(r, info->start_segment);
     const struct bkv_found *end = find_id(r, info->end_segment);
     if (start == NULL || end == NULL || start->checkpoint_size == 0 || end->checkpoint_size == 0 ||
@@ -230,6 +236,7 @@ int bkv_recover_checkpoint(struct bkv_recover *r)
     if (rc != BITKV_ERR_CORRUPT)
         return rc;
     p->recovery.rejected_checkpoints++;
+    r->checkpoint_rejected = true;
     if (p->store->options.strict_recovery)
         return rc;
     bkv_log(p->store, BITKV_LOG_WARNING, "checkpoint not used: %s", bitkv_error_context());

@@ -152,6 +152,7 @@ static int reject_hint(struct bkv_recover *r, struct bkv_found *f)
 {
     struct bkv_partition *p = r->p;
     f->hint = false;
+    f->hint_rejected = true;
     p->recovery.rejected_hints++;
     if (p->store->options.strict_recovery)
         return BITKV_ERR_CORRUPT;

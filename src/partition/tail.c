@@ -77,6 +77,8 @@ static int create_file(struct bkv_partition *p, uint64_t id, uint64_t reserved, 
 {
     char name[BKV_NAME_SIZE];
     bkv_name_data(name, p->index, id);
+    if (id > BKV_SEGMENT_ID_MAX)
+        return bkv_error(BITKV_ERR_LIMIT, "partition %u has used up its segment ids", p->index);
     struct bkv_file file;
     int rc = bkv_file_open(&file, &p->store->dir, name, O_RDWR | O_CREAT | O_EXCL);
     if (rc != BITKV_OK)

@@ -4,9 +4,7 @@
  *
  *   urgent, done also in between the slices of the longer jobs:
  *       space and pages ahead of the tail, the KeyDir's next chunk of memory,
- *       the spare segment
- *   when due:
- *       the interval's sync
+ *       the spare segment, the interval's sync when it is due
  *   longer:
  *       finishing sealed segments, checkpoints
  *
@@ -37,13 +35,6 @@ void bkv_worker_wake(struct bkv_partition *p)
         bkv_futex_wake(&p->wake, 1);
 }
 
-void bkv_worker_urgent(struct bkv_partition *p)
-{
-    bkv_tail_ahead(p);
-    bkv_keydir_prepare_memory(p->keydir);
-    bkv_spare_prepare(p);
-}
-
 static void sync_if_due(struct bkv_partition *p)
 {
     bkv_lock(&p->lock);
@@ -62,6 +53,14 @@ static void sync_if_due(struct bkv_partition *p)
     (void)bkv_partition_sync(p); /* a failure is logged there, and kept */
 }
 
+void bkv_worker_urgent(struct bkv_partition *p)
+{
+    bkv_tail_ahead(p);
+    bkv_keydir_prepare_memory(p->keydir);
+    bkv_spare_prepare(p);
+    sync_if_due(p);
+}
+
 /* Are writers faster than we, or will they soon have to wait for us? */
 static bool behind(struct bkv_partition *p)
 {
@@ -74,7 +73,6 @@ static bool behind(struct bkv_partition *p)
 void bkv_worker_yield(struct bkv_partition *p, uint64_t *slice_begun_ns)
 {
     bkv_worker_urgent(p);
-    sync_if_due(p);
     if (!atomic_load_explicit(&p->stopping, memory_order_acquire) && !behind(p)) {
         uint64_t worked = bkv_now_ns() - *slice_begun_ns;
         bkv_futex_wait(&p->wake, 0, worked * YIELD_FACTOR + 1);
@@ -113,7 +111,6 @@ static void work(struct bkv_partition *p)
     bool more = true;
     while (more && !failed(p)) {
         bkv_worker_urgent(p);
-        sync_if_due(p);
         if (bkv_seal_next(p, &more) != BITKV_OK) {
             bkv_log(p->store, BITKV_LOG_WARNING, "a full segment stays open: %s",
                     bitkv_error_context());
