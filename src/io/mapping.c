@@ -195,25 +195,34 @@ int bkv_mapping_create(struct bkv_mapping **out, struct bkv_file *file, size_t s
     int rc = bkv_mapping_create_unmapped(&mapping, file);
     if (rc != BITKV_OK)
         return rc;
+    rc = bkv_sigbus_guard_acquire();
+    if (rc != BITKV_OK)
+        goto err_mapping;
     int protection = writable ? PROT_READ | PROT_WRITE : PROT_READ;
     void *base = bkv_io->mmap(size, protection, MAP_SHARED, mapping->file.fd);
     if (base == MAP_FAILED) {
         rc = bkv_error_sys(errno, "cannot map %s/%s", mapping->file.dir->path, mapping->file.name);
-        bkv_mapping_unref(mapping);
-        return rc;
+        goto err_guard;
     }
     mapping->base = base;
     mapping->size = size;
     if (!registry_add(mapping)) {
-        (void)bkv_io->munmap(base, size);
-        mapping->base = NULL;
-        bkv_mapping_unref(mapping);
-        return bkv_error(BITKV_ERR_NO_MEMORY, "no memory to guard a mapping");
+        rc = bkv_error(BITKV_ERR_NO_MEMORY, "no memory to guard a mapping");
+        goto err_base;
     }
     if (!keep_file)
         bkv_file_close(&mapping->file);
     *out = mapping;
     return BITKV_OK;
+
+err_base:
+    (void)bkv_io->munmap(base, size);
+    mapping->base = NULL;
+err_guard:
+    bkv_sigbus_guard_release();
+err_mapping:
+    bkv_mapping_unref(mapping);
+    return rc;
 }
 
 void bkv_mapping_ref(struct bkv_mapping *mapping)
@@ -230,6 +239,7 @@ void bkv_mapping_unref(struct bkv_mapping *mapping)
     if (mapping->base != NULL) {
         registry_remove(mapping);
         (void)bkv_io->munmap(mapping->base, mapping->size);
+        bkv_sigbus_guard_release();
     }
     bkv_file_close(&mapping->file);
     bkv_mfree(mapping);

@@ -48,7 +48,8 @@ static inline bool bkv_mapping_faulted(const struct bkv_mapping *mapping)
     return atomic_load_explicit(&mapping->faults, memory_order_acquire) != 0;
 }
 
-/* The guard, counted: one call of each per database that maps. */
+/* The guard, counted: one call of each per database that maps, and per mapping,
+ * since a view may outlive its database. */
 int bkv_sigbus_guard_acquire(void);
 void bkv_sigbus_guard_release(void);
 
