@@ -5,6 +5,8 @@ JOBS  ?= $(shell nproc 2>/dev/null || echo 2)
 # Tests that run at a time.
 TEST_JOBS ?= 2
 WERROR ?= OFF
+# `bitkv-bench --help` lists them; --quick takes a few minutes.
+BENCH_ARGS ?=
 DESTDIR ?=
 
 CONFIGURE = cmake $$(command -v ninja >/dev/null && echo "-G Ninja") -S . -DBITKV_WERROR=$(WERROR)
@@ -19,7 +21,7 @@ help:
 	@echo "make all      build the libraries, tools and examples"
 	@echo "make demo     build BitKV and show it at work on this machine's package catalogue"
 	@echo "make test     build it and run all tests"
-	@echo "make bench    measure it, and the peers that are installed"
+	@echo "make bench    measure it beside its peers (BENCH_ARGS=--quick)"
 	@echo "make asan     all tests with AddressSanitizer and UndefinedBehaviorSanitizer"
 	@echo "make tsan     all tests with ThreadSanitizer"
 	@echo "make coverage lines of src/ that the tests reach"
@@ -51,7 +53,8 @@ bench:
 	@scripts/setup.sh bench
 	@$(CONFIGURE) -B $(BUILD)/bench -DBITKV_BUILD_TESTS=OFF -DBITKV_BUILD_BENCH=ON
 	@cmake --build $(BUILD)/bench -j $(JOBS)
-	@scripts/bench.sh $(BUILD)/bench
+	@$(BUILD)/bench/bench/bitkv-bench --directory $(BUILD)/bench \
+	    --markdown $(BUILD)/bench/report.md --json $(BUILD)/bench/report.json $(BENCH_ARGS)
 
 asan:
 	@scripts/setup.sh test

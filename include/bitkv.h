@@ -56,7 +56,7 @@ extern "C" {
 /** Longest key in bytes; the shortest is 1. */
 #define BITKV_KEY_SIZE_MAX 65535u
 /** Longest value in bytes (1 GiB); the shortest is 0. */
-#define BITKV_VALUE_SIZE_MAX (1024u * 1024u * 1024u)
+#define BITKV_VALUE_SIZE_MAX (1u << 30)
 /** Most partitions that a database can have. */
 #define BITKV_PARTITIONS_MAX 1024u
 

@@ -51,6 +51,7 @@ need_test()
     need libcmocka-dev have_pc cmocka
     need libsodium-dev have_pc libsodium
     need python3 have_python
+    need wamerican test -s /usr/share/dict/words # the demo's tests read it
 }
 
 case $purpose in

@@ -57,13 +57,13 @@ static int print_json(const struct check *check, const struct bkv_inspect_result
 {
     return output_json(
         check->settings,
-        json_pack("{s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:O}", "sound",
+        json_pack("{s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:O}", "sound",
                   check->count[2] == 0, "records", (json_int_t)result->records, "tombstones",
-                  (json_int_t)result->tombstones, "bytes", (json_int_t)result->bytes, "segments",
-                  (json_int_t)result->segments, "hints", (json_int_t)result->hints, "checkpoints",
-                  (json_int_t)result->checkpoints, "errors", (json_int_t)check->count[2],
-                  "warnings", (json_int_t)check->count[1], "notes", (json_int_t)check->count[0],
-                  "findings", check->findings));
+                  (json_int_t)result->tombstones, "marks", (json_int_t)result->marks, "bytes",
+                  (json_int_t)result->bytes, "segments", (json_int_t)result->segments, "hints",
+                  (json_int_t)result->hints, "checkpoints", (json_int_t)result->checkpoints,
+                  "errors", (json_int_t)check->count[2], "warnings", (json_int_t)check->count[1],
+                  "notes", (json_int_t)check->count[0], "findings", check->findings));
 }
 
 static int print_summary(struct check *check, const struct bkv_inspect_result *result,

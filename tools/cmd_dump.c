@@ -80,7 +80,7 @@ static int count_record(void *user, const bitkv_record *record)
     return interrupted() ? STOP_SCAN : 0;
 }
 
-/* The prefix, decoded like a key. */
+/* The prefix, decoded like a key; to be released by the caller whatever is returned. */
 static int decode_prefix(struct dump *dump)
 {
     const struct settings *settings = dump->settings;
@@ -95,6 +95,7 @@ static int decode_prefix(struct dump *dump)
     struct coding_error error;
     if (!coding_decode(settings->coding, dump->prefix, &dump->prefix_size, &error)) {
         free(dump->prefix);
+        dump->prefix = NULL;
         return report_usage(settings->command, "--prefix: character %zu: %s", error.offset + 1,
                             error.message);
     }
@@ -152,12 +153,11 @@ int command_dump(const struct settings *settings)
                                 settings->format);
         }
     }
-    int status = decode_prefix(&dump);
     bitkv *db = NULL;
-    if (status != EXIT_STATUS_OK) {
-        return status;
+    int status = decode_prefix(&dump);
+    if (status == EXIT_STATUS_OK) {
+        status = database_open(&db, settings);
     }
-    status = database_open(&db, settings);
     if (status == EXIT_STATUS_OK) {
         status = database_close(db, settings, dump_to(&dump, db));
     }
@@ -180,12 +180,11 @@ static int count_in(struct dump *dump, bitkv *db)
 int command_count(const struct settings *settings)
 {
     struct dump dump = {.settings = settings};
-    int status = decode_prefix(&dump);
     bitkv *db = NULL;
-    if (status != EXIT_STATUS_OK) {
-        return status;
+    int status = decode_prefix(&dump);
+    if (status == EXIT_STATUS_OK) {
+        status = database_open(&db, settings);
     }
-    status = database_open(&db, settings);
     if (status == EXIT_STATUS_OK) {
         status = database_close(db, settings, count_in(&dump, db));
     }

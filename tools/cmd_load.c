@@ -155,9 +155,19 @@ static int summarize(const struct load *load, uint64_t keys, uint64_t keys_befor
         fprintf(stream, "%s malformed; ", human_count(load->bad).text);
     }
     fprintf(stream, "%s keys, %s before\n", human_count(keys).text, human_count(keys_before).text);
-    return fflush(stream) == 0
-               ? EXIT_STATUS_OK
-               : report_error(settings->command, "standard output: %s", strerror(errno));
+    return load->stopped ? EXIT_STATUS_OK : output_finish(settings->command, EXIT_STATUS_OK);
+}
+
+/* Before the first record is stored, so that a typing error does not leave half a load. */
+static int check_files(const struct settings *settings)
+{
+    for (int i = 0; i < settings->argument_count; i++) {
+        const char *path = settings->arguments[i];
+        if (strcmp(path, "-") != 0 && access(path, R_OK) != 0) {
+            return report_error(settings->command, "%s: %s", path, strerror(errno));
+        }
+    }
+    return EXIT_STATUS_OK;
 }
 
 static int check_settings(const struct settings *settings)
@@ -181,7 +191,7 @@ static int check_settings(const struct settings *settings)
             return report_usage(settings->command, "--key-template: %s", problem);
         }
     }
-    return EXIT_STATUS_OK;
+    return check_files(settings);
 }
 
 int command_load(const struct settings *settings)

@@ -23,7 +23,7 @@ static int value_from_file(struct value *value, const struct settings *settings,
     bool is_stdin = strcmp(path, "-") == 0;
     int fd = is_stdin ? STDIN_FILENO : open(path, O_RDONLY | O_CLOEXEC);
     if (fd >= 0) {
-        value->data = read_whole(fd, BITKV_VALUE_SIZE_MAX, &value->size);
+        value->data = read_whole(fd, (size_t)BITKV_VALUE_SIZE_MAX, &value->size);
         value->owned = true;
     }
     int error = errno;

@@ -142,19 +142,16 @@ static bool decode_base64(char *text, size_t *size, struct coding_error *error)
 
 static bool decode_escape(char *text, size_t *size, struct coding_error *error)
 {
-    /* Escapes are rare in large values: move what lies between them in one piece. */
-    size_t in = 0;
-    size_t out = 0;
+    const char *first = memchr(text, '\\', *size);
+    if (first == NULL) {
+        return true;
+    }
+    size_t in = (size_t)(first - text);
+    size_t out = in;
     while (in < *size) {
-        const char *backslash = memchr(text + in, '\\', *size - in);
-        size_t plain = backslash == NULL ? *size - in : (size_t)(backslash - (text + in));
-        if (in != out) {
-            memmove(text + out, text + in, plain);
-        }
-        in += plain;
-        out += plain;
-        if (backslash == NULL) {
-            break;
+        if (text[in] != '\\') {
+            text[out++] = text[in++];
+            continue;
         }
         if (*size - in < 2) {
             return fail(error, in, "backslash at the end");
@@ -242,8 +239,8 @@ static void write_base64(FILE *stream, const unsigned char *data, size_t size)
             bits |= left > 2 ? (uint32_t)data[i + 2] : 0;
             text[length++] = base64_digits[bits >> 18];
             text[length++] = base64_digits[bits >> 12 & 63];
-            text[length++] = left > 1 ? base64_digits[bits >> 6 & 63] : '=';
-            text[length++] = left > 2 ? base64_digits[bits & 63] : '=';
+            text[length++] = (char)(left > 1 ? base64_digits[bits >> 6 & 63] : '=');
+            text[length++] = (char)(left > 2 ? base64_digits[bits & 63] : '=');
         }
         fwrite(text, 1, length, stream);
         data += count;
@@ -251,45 +248,53 @@ static void write_base64(FILE *stream, const unsigned char *data, size_t size)
     }
 }
 
-static void write_escaped_byte(FILE *stream, unsigned char byte)
+/* The escape of a byte; returns its length. */
+static size_t escape_byte(char text[4], unsigned char byte)
 {
+    text[0] = '\\';
     switch (byte) {
     case '\t':
-        fputs_unlocked("\\t", stream);
-        break;
+        text[1] = 't';
+        return 2;
     case '\n':
-        fputs_unlocked("\\n", stream);
-        break;
+        text[1] = 'n';
+        return 2;
     case '\r':
-        fputs_unlocked("\\r", stream);
-        break;
+        text[1] = 'r';
+        return 2;
     case '\\':
-        fputs_unlocked("\\\\", stream);
-        break;
-    default: {
-        char text[4] = {'\\', 'x', hex_digits[byte >> 4], hex_digits[byte & 15]};
-        fwrite_unlocked(text, 1, sizeof text, stream);
-    }
+        text[1] = '\\';
+        return 2;
+    default:
+        text[1] = 'x';
+        text[2] = hex_digits[byte >> 4];
+        text[3] = hex_digits[byte & 15];
+        return 4;
     }
 }
 
 static void write_escape(FILE *stream, const unsigned char *data, size_t size)
 {
-    size_t written = 0; /* what lies before is out; from here to i is plain */
+    char text[CHUNK_BYTES];
+    size_t length = 0;
     for (size_t i = 0; i < size;) {
-        size_t length = utf8_sequence(data + i, size - i);
-        if (length > 0 && data[i] >= 0x20 && data[i] != 0x7f && data[i] != '\\') {
-            i += length;
-            continue;
+        if (length > sizeof text - 4) {
+            fwrite_unlocked(text, 1, length, stream);
+            length = 0;
+            if (ferror_unlocked(stream)) {
+                return;
+            }
         }
-        fwrite_unlocked(data + written, 1, i - written, stream);
-        write_escaped_byte(stream, data[i]);
-        written = ++i;
-        if (ferror_unlocked(stream)) {
-            return;
+        size_t sequence = utf8_sequence(data + i, size - i);
+        if (sequence == 0 || data[i] < 0x20 || data[i] == 0x7f || data[i] == '\\') {
+            length += escape_byte(text + length, data[i++]);
+        } else {
+            memcpy(text + length, data + i, sequence);
+            length += sequence;
+            i += sequence;
         }
     }
-    fwrite_unlocked(data + written, 1, size - written, stream);
+    fwrite_unlocked(text, 1, length, stream);
 }
 
 void coding_write(FILE *stream, enum coding coding, const void *data, size_t size)

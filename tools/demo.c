@@ -24,6 +24,7 @@
 
 enum {
     LOOKUPS = 200000,
+    LOOKUP_PASSES = 3,
     MISSES = 100000,
     BATCH_KEYS = 32,
     ROUNDS_DEFAULT = 4,
@@ -42,7 +43,8 @@ struct demo {
     uint64_t seed;
     const char *parent;
 
-    char *directory;
+    char *root;      /* everything is below, and goes with it */
+    char *directory; /* of the database */
     bitkv *db;
     struct corpus corpus;
     unsigned char *states; /* of enum record_state, by record */
@@ -112,16 +114,21 @@ static uint64_t get_single(struct demo *demo, size_t index)
     return is_expected(demo, index, code, demo->found, size) ? 0 : note_wrong(demo, index, code);
 }
 
+static void prepare_item(const struct demo *demo, bitkv_get_item *item, size_t index, size_t slot)
+{
+    const struct corpus_record *record = &demo->corpus.records[index];
+    *item = (bitkv_get_item){.key = record->key,
+                             .key_size = record->key_size,
+                             .buffer = demo->found + slot * demo->room,
+                             .buffer_size = demo->room};
+}
+
 /* Get records as a batch. Returns how many are not as expected. */
 static uint64_t get_batch(struct demo *demo, const size_t *indexes, size_t count)
 {
     bitkv_get_item items[BATCH_KEYS];
-    memset(items, 0, sizeof items);
     for (size_t i = 0; i < count; i++) {
-        items[i].key = demo->corpus.records[indexes[i]].key;
-        items[i].key_size = demo->corpus.records[indexes[i]].key_size;
-        items[i].buffer = demo->found + i * demo->room;
-        items[i].buffer_size = demo->room;
+        prepare_item(demo, &items[i], indexes[i], i);
     }
     bitkv_multi_get(demo->db, items, count);
     uint64_t wrong = 0;
@@ -133,6 +140,16 @@ static uint64_t get_batch(struct demo *demo, const size_t *indexes, size_t count
     return wrong;
 }
 
+static void check_key_count(const struct demo *demo, uint64_t expected)
+{
+    bitkv_statistics statistics = {.struct_size = 0};
+    bitkv_statistics_init(&statistics);
+    if (demo_call(bitkv_stats(demo->db, BITKV_ALL_PARTITIONS, &statistics), "statistics")) {
+        demo_check(statistics.keys == expected, "%s keys are there, and none beside them",
+                   human_count(statistics.keys).text);
+    }
+}
+
 /* Every record of the corpus, and that there are no keys beside them. */
 static void verify_all(struct demo *demo)
 {
@@ -142,12 +159,7 @@ static void verify_all(struct demo *demo)
     }
     demo_check(wrong == 0, "all %s records are as they should be, byte by byte",
                human_count(demo->corpus.count).text);
-    bitkv_statistics statistics = {.struct_size = 0};
-    bitkv_statistics_init(&statistics);
-    if (demo_call(bitkv_stats(demo->db, BITKV_ALL_PARTITIONS, &statistics), "statistics")) {
-        demo_check(statistics.keys == demo->live + demo->crash_keys,
-                   "%s keys are there, and none beside them", human_count(statistics.keys).text);
-    }
+    check_key_count(demo, demo->live + demo->crash_keys);
 }
 
 /* ------------------------------------------------------------------ */
@@ -175,32 +187,73 @@ static void step_load(struct demo *demo)
     verify_all(demo);
 }
 
+static size_t pick_record(struct demo *demo)
+{
+    return (size_t)rng_below(&demo->rng, demo->corpus.count);
+}
+
+/* Returns how many values are wrong, over single gets and batches. */
+static uint64_t compare_random(struct demo *demo)
+{
+    uint64_t wrong = 0;
+    for (int i = 0; i < LOOKUPS; i += BATCH_KEYS) {
+        size_t indexes[BATCH_KEYS];
+        for (size_t k = 0; k < BATCH_KEYS; k++) {
+            indexes[k] = pick_record(demo);
+            wrong += get_single(demo, indexes[k]);
+        }
+        wrong += get_batch(demo, indexes, BATCH_KEYS);
+    }
+    return wrong;
+}
+
+/* The same look-ups without the comparison, which would take as long as they do. */
+static uint64_t time_single(struct demo *demo, uint64_t *failed)
+{
+    uint64_t started_ns = demo_clock_ns();
+    for (int i = 0; i < LOOKUPS; i++) {
+        const struct corpus_record *record = &demo->corpus.records[pick_record(demo)];
+        *failed += bitkv_get_into(demo->db, record->key, record->key_size, demo->found, demo->room,
+                                  NULL) != BITKV_OK;
+    }
+    return demo_clock_ns() - started_ns;
+}
+
+static uint64_t time_batches(struct demo *demo, uint64_t *failed)
+{
+    uint64_t started_ns = demo_clock_ns();
+    for (int i = 0; i < LOOKUPS; i += BATCH_KEYS) {
+        bitkv_get_item items[BATCH_KEYS];
+        for (size_t k = 0; k < BATCH_KEYS; k++) {
+            prepare_item(demo, &items[k], pick_record(demo), k);
+        }
+        *failed += bitkv_multi_get(demo->db, items, BATCH_KEYS) != BITKV_OK;
+    }
+    return demo_clock_ns() - started_ns;
+}
+
 static void step_lookup(struct demo *demo)
 {
     demo_headline("%s random look-ups, one by one and in batches of %d", human_count(LOOKUPS).text,
                   BATCH_KEYS);
-    struct rng begin = demo->rng;
-    uint64_t wrong = 0;
-    uint64_t started_ns = demo_clock_ns();
-    for (int i = 0; i < LOOKUPS; i++) {
-        wrong += get_single(demo, (size_t)rng_below(&demo->rng, demo->corpus.count));
+    struct rng begin = demo->rng; /* all passes ask for the same keys */
+    uint64_t wrong = compare_random(demo);
+    uint64_t failed = 0;
+    uint64_t single_ns = UINT64_MAX;
+    uint64_t batch_ns = UINT64_MAX;
+    /* The best of several passes, in turn: other programs only ever make one slower. */
+    for (int pass = 0; pass < LOOKUP_PASSES; pass++) {
+        demo->rng = begin;
+        uint64_t time_ns = time_single(demo, &failed);
+        single_ns = time_ns < single_ns ? time_ns : single_ns;
+        demo->rng = begin;
+        time_ns = time_batches(demo, &failed);
+        batch_ns = time_ns < batch_ns ? time_ns : batch_ns;
     }
-    uint64_t single_ns = demo_clock_ns() - started_ns;
-
-    demo->rng = begin; /* the same keys */
-    started_ns = demo_clock_ns();
-    for (int i = 0; i < LOOKUPS; i += BATCH_KEYS) {
-        size_t indexes[BATCH_KEYS];
-        for (size_t k = 0; k < BATCH_KEYS; k++) {
-            indexes[k] = (size_t)rng_below(&demo->rng, demo->corpus.count);
-        }
-        wrong += get_batch(demo, indexes, BATCH_KEYS);
-    }
-    uint64_t batch_ns = demo_clock_ns() - started_ns;
-    demo_figure("get", "%s, comparing included", human_rate(LOOKUPS, single_ns).text);
-    demo_figure("multi-get", "%s, comparing included (%.1f times that)",
-                human_rate(LOOKUPS, batch_ns).text, (double)single_ns / (double)batch_ns);
-    demo_check(wrong == 0, "every value is the source's, byte by byte");
+    demo_figure("get", "%s", human_rate(LOOKUPS, single_ns).text);
+    demo_figure("multi-get", "%s (%.1f times that)", human_rate(LOOKUPS, batch_ns).text,
+                (double)single_ns / (double)batch_ns);
+    demo_check(wrong == 0 && failed == 0, "every value is the source's, byte by byte");
 }
 
 static void step_update(struct demo *demo)
@@ -267,10 +320,10 @@ static void step_misses(struct demo *demo)
     demo_check(found == 0, "none was found");
 }
 
-static bool reopen(struct demo *demo, const char *what)
+static bool reopen(struct demo *demo, const char *directory, const char *what)
 {
     uint64_t started_ns = demo_clock_ns();
-    int code = bitkv_open(&demo->db, demo->directory, NULL);
+    int code = bitkv_open(&demo->db, directory, NULL);
     uint64_t time_ns = demo_clock_ns() - started_ns;
     if (!demo_call(code, what)) {
         return false;
@@ -305,31 +358,26 @@ static void step_reopen(struct demo *demo)
     uint64_t time_ns = 0;
     if (close_database(demo, &time_ns)) {
         demo_figure("closing", "%s", human_duration(time_ns).text);
-        if (reopen(demo, "opening")) {
+        if (reopen(demo, demo->directory, "opening")) {
             verify_all(demo);
         }
         demo->recovery_ns = 0; /* of a clean close: not what is asked */
     }
 }
 
-static void step_crash(struct demo *demo, unsigned number)
+/* Run a writer on a database that is closed, kill it, open what it left and compare. */
+static bool crash(struct demo *demo, const char *directory, unsigned number)
 {
-    demo_headline("Crash %u of %u: another process writes, and is killed in mid-stream", number,
-                  demo->rounds);
-    uint64_t time_ns = 0;
-    if (!close_database(demo, &time_ns)) {
-        return;
-    }
     struct crash_round round = {.corpus = &demo->corpus,
-                                .directory = demo->directory,
+                                .directory = directory,
                                 .number = number,
                                 .seed = rng_next(&demo->rng)};
     bool killed = crash_round_run(&round);
     demo_check(killed && round.acknowledged_total > 0,
                "killed (SIGKILL) after %s acknowledged writes of %d threads",
                human_count(round.acknowledged_total).text, CRASH_WRITERS);
-    if (!reopen(demo, "recovering")) {
-        return;
+    if (!reopen(demo, directory, "recovering")) {
+        return false;
     }
     bool sound = crash_round_verify(&round, demo->db);
     demo->crash_keys += round.keys_found;
@@ -339,7 +387,41 @@ static void step_crash(struct demo *demo, unsigned number)
         demo_remark("%ju of the writes that were under way had made it as well",
                     (uintmax_t)round.in_flight_kept);
     }
-    verify_all(demo);
+    return true;
+}
+
+/* Nothing but its log can tell what was in a database that was never closed. */
+static void step_crash_new(struct demo *demo)
+{
+    demo_headline("A crash of a database that has just been made");
+    char *directory = NULL;
+    if (asprintf(&directory, "%s/new", demo->root) < 0) {
+        demo_check(false, "out of memory");
+        return;
+    }
+    struct demo other = *demo;
+    other.db = NULL;
+    other.crash_keys = 0;
+    if (crash(&other, directory, 0)) {
+        check_key_count(&other, other.crash_keys);
+    }
+    uint64_t time_ns = 0;
+    if (other.db != NULL) {
+        close_database(&other, &time_ns);
+    }
+    demo->rng = other.rng;
+    demo->recovery_ns = other.recovery_ns;
+    free(directory);
+}
+
+static void step_crash(struct demo *demo, unsigned number)
+{
+    demo_headline("Crash %u of %u: another process writes, and is killed in mid-stream", number,
+                  demo->rounds);
+    uint64_t time_ns = 0;
+    if (close_database(demo, &time_ns) && crash(demo, demo->directory, number)) {
+        verify_all(demo);
+    }
 }
 
 static void step_statistics(struct demo *demo)
@@ -391,7 +473,7 @@ static bool may_go_on(const struct demo *demo)
 static void run_steps(struct demo *demo)
 {
     static void (*const steps[])(struct demo *) = {
-        step_load, step_lookup, step_update, step_delete, step_misses, step_reopen,
+        step_load, step_lookup, step_update, step_delete, step_misses, step_reopen, step_crash_new,
     };
     for (size_t i = 0; i < sizeof steps / sizeof *steps && may_go_on(demo); i++) {
         steps[i](demo);
@@ -407,11 +489,7 @@ static void run_steps(struct demo *demo)
 static bool prepare(struct demo *demo)
 {
     if (!corpus_load(&demo->corpus, demo->words)) {
-        fprintf(stderr, "bitkv-demo: no data: %s\n",
-                errno != 0 ? strerror(errno)
-                           : "neither `apt-cache dumpavail` nor /usr/share/dict/words has any");
-        fputs("bitkv-demo: hint: run `apt-get update`, or install a word list (wamerican)\n",
-              stderr);
+        fprintf(stderr, "bitkv-demo: no data: %s\n", strerror(errno));
         return false;
     }
     demo->rng.state = demo->seed;
@@ -423,8 +501,8 @@ static bool prepare(struct demo *demo)
         fputs("bitkv-demo: out of memory\n", stderr);
         return false;
     }
-    demo->directory = demo_directory_make(demo->parent);
-    if (demo->directory == NULL) {
+    demo->root = demo_directory_make(demo->parent);
+    if (demo->root == NULL || asprintf(&demo->directory, "%s/db", demo->root) < 0) {
         fprintf(stderr, "bitkv-demo: cannot make a directory: %s\n", strerror(errno));
         return false;
     }
@@ -434,7 +512,7 @@ static bool prepare(struct demo *demo)
 static void run(struct demo *demo)
 {
     uint64_t started_ns = demo_clock_ns();
-    printf("BitKV %s: a demonstration in %s (seed %ju)\n", bitkv_version(), demo->directory,
+    printf("BitKV %s: a demonstration in %s (seed %ju)\n", bitkv_version(), demo->root,
            (uintmax_t)demo->seed);
     demo_call(bitkv_open(&demo->db, demo->directory, NULL), "opening");
     run_steps(demo);
@@ -447,13 +525,14 @@ static void run(struct demo *demo)
 
 static void clean_up(struct demo *demo)
 {
-    if (demo->directory != NULL) {
+    if (demo->root != NULL) {
         if (demo->keep) {
             printf("The database is in %s.\n", demo->directory);
-        } else if (!demo_directory_remove(demo->directory)) {
-            fprintf(stderr, "bitkv-demo: cannot remove %s: %s\n", demo->directory, strerror(errno));
+        } else if (!demo_directory_remove(demo->root)) {
+            fprintf(stderr, "bitkv-demo: cannot remove %s: %s\n", demo->root, strerror(errno));
         }
     }
+    free(demo->root);
     free(demo->directory);
     free(demo->states);
     free(demo->expected);

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "demo_corpus.h"
 
+#include "demo_rng.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -17,6 +19,8 @@ enum {
     RECORDS_MIN = 1000, /* fewer are no demonstration */
     /* A word's value is the text from it on, of one to this many lines. */
     WORD_LINES_MAX = 32,
+    MADE_UP_RECORDS = 60000,
+    MADE_UP_LINES_MAX = 40,
 };
 
 static bool write_all(int fd, const char *data, size_t size)
@@ -187,43 +191,73 @@ static bool map_and_parse(struct corpus *corpus)
     return true;
 }
 
-static bool load_from(struct corpus *corpus, FILE *stream)
+/* Begin with a source, in place of one that has not enough. */
+static bool begin_text(struct corpus *corpus, const char *origin, bool is_words)
 {
-    if (stream == NULL) {
-        return true; /* nothing there */
-    }
+    corpus_destroy(corpus);
     corpus->fd = memfd_create("bitkv-demo-corpus", MFD_CLOEXEC);
-    return corpus->fd >= 0 && copy_stream(corpus->fd, stream) && map_and_parse(corpus);
+    corpus->origin = origin;
+    corpus->is_words = is_words;
+    return corpus->fd >= 0;
+}
+
+static bool load_packages(struct corpus *corpus)
+{
+    FILE *stream = popen(PACKAGES_COMMAND, "re"); // NOLINT(cert-env33-c): nothing from outside
+    bool loaded = begin_text(corpus, "apt-cache dumpavail", false) && stream != NULL &&
+                  copy_stream(corpus->fd, stream) && map_and_parse(corpus) &&
+                  corpus->count >= RECORDS_MIN;
+    if (stream != NULL) {
+        pclose(stream);
+    }
+    return loaded;
+}
+
+static bool load_words(struct corpus *corpus)
+{
+    FILE *stream = fopen(WORDS_PATH, "re");
+    bool loaded = begin_text(corpus, WORDS_PATH, true) && stream != NULL &&
+                  copy_stream(corpus->fd, stream) && map_and_parse(corpus) &&
+                  corpus->count >= RECORDS_MIN;
+    if (stream != NULL) {
+        fclose(stream);
+    }
+    return loaded;
+}
+
+/* Stanzas with a text of hexadecimal numbers, of as varied a length as real ones. */
+static void write_made_up(FILE *stream)
+{
+    struct rng rng = {.state = 1};
+    for (int i = 0; i < MADE_UP_RECORDS; i++) {
+        fprintf(stream, "Package: made-up-%d\nDescription: not a real package\n", i);
+        for (uint64_t lines = rng_below(&rng, MADE_UP_LINES_MAX); lines > 0; lines--) {
+            fprintf(stream, " %016jx %016jx\n", (uintmax_t)rng_next(&rng),
+                    (uintmax_t)rng_next(&rng));
+        }
+        fputc('\n', stream);
+    }
+}
+
+static bool load_made_up(struct corpus *corpus)
+{
+    if (!begin_text(corpus, "made-up data", false)) {
+        return false;
+    }
+    int fd = dup(corpus->fd);
+    FILE *stream = fd >= 0 ? fdopen(fd, "w") : NULL;
+    if (stream == NULL) {
+        return false;
+    }
+    write_made_up(stream);
+    return fclose(stream) == 0 && map_and_parse(corpus);
 }
 
 bool corpus_load(struct corpus *corpus, bool words)
 {
-    *corpus = (struct corpus){.fd = -1, .origin = "apt-cache dumpavail"};
-    bool loaded = true;
-    if (!words) {
-        FILE *stream = popen(PACKAGES_COMMAND, "re");
-        loaded = load_from(corpus, stream);
-        if (stream != NULL) {
-            pclose(stream);
-        }
-        if (loaded && corpus->count >= RECORDS_MIN) {
-            return true;
-        }
-        corpus_destroy(corpus);
-    }
-    *corpus = (struct corpus){.fd = -1, .is_words = true, .origin = WORDS_PATH};
-    FILE *stream = fopen(WORDS_PATH, "re");
-    loaded = load_from(corpus, stream);
-    if (stream != NULL) {
-        fclose(stream);
-    }
-    if (loaded && corpus->count >= RECORDS_MIN) {
-        return true;
-    }
-    int error = loaded ? 0 : errno;
-    corpus_destroy(corpus);
-    errno = error;
-    return false;
+    memset(corpus, 0, sizeof *corpus);
+    corpus->fd = -1;
+    return (!words && load_packages(corpus)) || load_words(corpus) || load_made_up(corpus);
 }
 
 bool corpus_attach(struct corpus *corpus, int fd, bool is_words)
@@ -240,6 +274,9 @@ void corpus_destroy(struct corpus *corpus)
     if (corpus->fd >= 0) {
         close(corpus->fd);
     }
-    free(corpus->records);
-    *corpus = (struct corpus){.fd = -1};
+    free(corpus->records); // NOLINT(clang-analyzer-unix.Malloc): cleared below, not freed twice
+    corpus->text = NULL;
+    corpus->records = NULL;
+    corpus->count = 0;
+    corpus->fd = -1;
 }

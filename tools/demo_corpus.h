@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Real data for the demo: what this system's package manager knows (some 60,000 stanzas, 50 MB), or
- * a word list. The text lies in an anonymous file, so that a process that the demo starts can map
- * the same bytes. Keys and values point into it.
+ * Data for the demo: what this system's package manager knows (some 60,000 stanzas, 50 MB), or a
+ * word list, or, where there is neither, made-up stanzas. The text lies in an anonymous file, so
+ * that a process that the demo starts can map the same bytes. Keys and values point into it.
  */
 #ifndef BITKV_TOOLS_DEMO_CORPUS_H
 #define BITKV_TOOLS_DEMO_CORPUS_H
@@ -31,8 +31,7 @@ struct corpus {
     size_t value_size_max;
 };
 
-/* words: do not ask the package manager. Returns false with errno, or 0 in errno if all sources are
- * empty. */
+/* words: do not ask the package manager. Returns false with errno; destroy it all the same. */
 bool corpus_load(struct corpus *corpus, bool words);
 
 /* The same corpus from the descriptor that corpus_load() left. */

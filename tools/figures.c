@@ -2,7 +2,6 @@
 #include "figures.h"
 
 #include <stdio.h>
-#include <string.h>
 
 struct human human_count(uint64_t count)
 {
@@ -53,7 +52,7 @@ struct human human_duration(uint64_t time_ns)
 struct human human_rate(uint64_t count, uint64_t time_ns)
 {
     double rate = time_ns > 0 ? (double)count / ((double)time_ns / 1e9) : 0;
-    struct human result = human_count((uint64_t)rate);
-    strcat(result.text, "/s");
+    struct human result;
+    snprintf(result.text, sizeof result.text, "%.29s/s", human_count((uint64_t)rate).text);
     return result;
 }

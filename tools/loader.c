@@ -10,11 +10,12 @@
 #include <stdarg.h>
 #include <string.h>
 
-static const struct loader_format *const formats[] = {&loader_tsv, &loader_jsonl, &loader_deb822};
+static const struct loader_format *const formats[] = {&loader_tsv, &loader_jsonl, &loader_deb822,
+                                                      NULL};
 
 const struct loader_format *loader_format_find(const char *name)
 {
-    for (size_t i = 0; i < sizeof formats / sizeof *formats; i++) {
+    for (size_t i = 0; formats[i] != NULL; i++) {
         if (strcmp(formats[i]->name, name) == 0) {
             return formats[i];
         }
@@ -169,7 +170,7 @@ enum loader_result loader_next(struct loader *loader)
         return loader_bad(loader, loader->line, "the key has %zu bytes; the most is %u",
                           loader->key_size, BITKV_KEY_SIZE_MAX);
     }
-    if (loader->value_size > BITKV_VALUE_SIZE_MAX) {
+    if (loader->value_size > (size_t)BITKV_VALUE_SIZE_MAX) {
         return loader_bad(loader, loader->line, "the value has %zu bytes; the most is 1 GiB",
                           loader->value_size);
     }

@@ -120,6 +120,9 @@ static const struct command commands[] = {
     },
 };
 
+/* Speaks for the tool where there is no command. */
+static const struct command nameless = {.name = "help"};
+
 #define COMMAND_COUNT (sizeof commands / sizeof *commands)
 
 static const struct command *find_command(const char *name)
@@ -161,14 +164,14 @@ static int command_help(int argc, char **argv)
 {
     if (argc < 2) {
         print_usage(stdout);
-        return EXIT_STATUS_OK;
+        return output_finish(&nameless, EXIT_STATUS_OK);
     }
     const struct command *command = find_command(argv[1]);
     if (command == NULL) {
         return report_usage(NULL, "no command '%s'", argv[1]);
     }
     print_command_help(command);
-    return EXIT_STATUS_OK;
+    return output_finish(command, EXIT_STATUS_OK);
 }
 
 static int run_command(const struct command *command, int argc, char **argv)
@@ -180,7 +183,7 @@ static int run_command(const struct command *command, int argc, char **argv)
     }
     if (settings.help) {
         print_command_help(command);
-        return EXIT_STATUS_OK;
+        return output_finish(command, EXIT_STATUS_OK);
     }
     return command->run(&settings);
 }
@@ -194,11 +197,11 @@ static int dispatch(int argc, char **argv)
     }
     if (strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0) {
         print_usage(stdout);
-        return EXIT_STATUS_OK;
+        return output_finish(&nameless, EXIT_STATUS_OK);
     }
     if (strcmp(word, "--version") == 0 || strcmp(word, "-V") == 0) {
         printf("bitkv %s\n", bitkv_version());
-        return EXIT_STATUS_OK;
+        return output_finish(&nameless, EXIT_STATUS_OK);
     }
     if (strcmp(word, "help") == 0) {
         return command_help(argc - 1, argv + 1);

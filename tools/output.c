@@ -86,6 +86,16 @@ bool output_failed(struct output *output)
     return output->error != 0;
 }
 
+/* A reader that went away is no error to talk about: main() ends the process as it deserves. */
+static int report_write_failure(const struct command *command, const char *name, int error)
+{
+    if (error == EPIPE) {
+        pipe_broken = true;
+        return EXIT_STATUS_FAILURE;
+    }
+    return report_error(command, "%s: cannot write: %s", name, strerror(error));
+}
+
 int output_close(struct output *output, const struct settings *settings, bool keep)
 {
     errno = 0;
@@ -110,12 +120,17 @@ int output_close(struct output *output, const struct settings *settings, bool ke
     if (output->error == 0) {
         return EXIT_STATUS_OK;
     }
-    if (output->error == EPIPE) {
-        pipe_broken = true;
-        return EXIT_STATUS_FAILURE;
+    return report_write_failure(settings->command, is_file ? output->path : "standard output",
+                                output->error);
+}
+
+int output_finish(const struct command *command, int status)
+{
+    errno = 0;
+    if (fflush(stdout) == 0 || status != EXIT_STATUS_OK) {
+        return status; /* another failure has been reported, maybe this very one */
     }
-    return report_error(settings->command, "%s: cannot write: %s",
-                        is_file ? output->path : "standard output", strerror(output->error));
+    return report_write_failure(command, "standard output", errno);
 }
 
 int output_json(const struct settings *settings, json_t *document)

@@ -41,6 +41,12 @@ bool output_failed(struct output *output);
  */
 int output_close(struct output *output, const struct settings *settings, bool keep);
 
+/*
+ * For what was printed to standard output directly: a summary, a help text.
+ * Returns `status`, or EXIT_STATUS_FAILURE if it could not be written, with the user told.
+ */
+int output_finish(const struct command *command, int status);
+
 /* True if somebody closed the other end of a pipe that we wrote to. */
 bool output_pipe_broken(void);
 

@@ -79,9 +79,13 @@ static void draw(const struct progress *progress, uint64_t now, uint64_t bytes, 
     char bar[BAR_WIDTH_MAX + 4] = "";
     char figures[120];
     char left[40] = "";
-    int length = snprintf(
-        figures, sizeof figures, "  %s records  %s  %.1f MB/s", human_count(records).text,
-        human_rate(records, now - progress->started_ns).text, (double)bytes / seconds / 1e6);
+    int length = 0;
+    if (records > 0) {
+        length = snprintf(figures, sizeof figures, "  %s records  %s", human_count(records).text,
+                          human_rate(records, now - progress->started_ns).text);
+    }
+    length += snprintf(figures + length, sizeof figures - (size_t)length, "  %.1f MB/s",
+                       (double)bytes / seconds / 1e6);
     if (progress->bytes_total > 0) {
         uint64_t done = bytes < progress->bytes_total ? bytes : progress->bytes_total;
         double share = (double)done / (double)progress->bytes_total;

@@ -22,7 +22,7 @@ uint64_t progress_clock_ns(void);
 
 void progress_begin(struct progress *progress, const char *verb, uint64_t bytes_total, bool wanted);
 
-/* Cheap enough to be called for every record. */
+/* Cheap enough to be called for every record. records: 0 if they are not counted. */
 void progress_update(struct progress *progress, uint64_t bytes, uint64_t records);
 
 void progress_end(struct progress *progress);

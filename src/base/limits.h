@@ -22,6 +22,10 @@
 #define BKV_RESERVE_STEP_MIN (1u << 20)
 #define BKV_RESERVE_STEP_MAX (32u << 20)
 
+/* Appends since the last sync go through pwrite up to here, through the mapping
+ * from then on (partition/tail.c says why). */
+#define BKV_MAPPED_FROM_BYTES (256u << 10)
+
 /* How far ahead of the tail the worker faults pages in, and in which bites. */
 #define BKV_FAULT_AHEAD_BYTES (8u << 20)
 #define BKV_FAULT_STEP_BYTES  (256u << 10)

@@ -49,7 +49,7 @@
 /* Makes the entry of a directory that was just created durable. */
 static int sync_parent(const struct bkv_dir *dir)
 {
-    int fd = bkv_io->openat(dir->fd, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+    int fd = bkv_dir_descriptor(dir->fd, "..", 0);
     if (fd < 0)
         return bkv_error_sys(errno, "cannot open the parent directory of %s", dir->path);
     int rc = BITKV_OK;
@@ -67,7 +67,7 @@ static int open_directory(struct bkv_dir *dir, const char *path, const bitkv_opt
     bool made = create && bkv_io->mkdirat(AT_FDCWD, path, dir->dir_mode) == 0;
     if (create && !made && errno != EEXIST)
         return bkv_error_sys(errno, "cannot create directory %s", path);
-    dir->fd = bkv_io->openat(AT_FDCWD, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+    dir->fd = bkv_dir_descriptor(AT_FDCWD, path, 0);
     if (dir->fd < 0) {
         int code = bkv_error_sys(errno, "cannot open directory %s", path);
         return errno == ENOENT ? bkv_error(BITKV_ERR_NO_DATABASE, "%s does not exist", path) : code;
@@ -132,13 +132,17 @@ static int on_data_file(void *user, const char *name)
 static int refuse_data(void *user, const char *name)
 {
     struct bkv_dir *dir = user;
-    if (strncmp(name, "partition_", strlen("partition_")) != 0 || strlen(name) >= BKV_NAME_SIZE)
+    static const char prefix[] = "partition_";
+    if (strncmp(name, prefix, sizeof prefix - 1) != 0 || strlen(name) >= BKV_NAME_SIZE)
+        return BITKV_OK;
+    const char *number = name + sizeof prefix - 1;
+    if (number[0] == '\0' || number[strspn(number, "0123456789")] != '\0')
         return BITKV_OK;
     int rc = bkv_dir_list(dir, name, NULL, on_data_file);
     if (rc == BITKV_ERR_CORRUPT)
         return bkv_error(rc, "%s has data in %s but no " BKV_MANIFEST_NAME "; restore it",
                          dir->path, name);
-    return BITKV_OK; /* a plain file of that name, say: its creation will tell */
+    return rc == BITKV_NOT_FOUND ? BITKV_OK : rc; /* what can't be listed may have data */
 }
 
 static int make_partitions(struct bkv_dir *dir, uint32_t count)

@@ -362,7 +362,7 @@ static void fill_statistics(struct bitkv *db, uint32_t partition, bitkv_statisti
 
 int bitkv_stats(bitkv *db, uint32_t partition, bitkv_statistics *statistics)
 {
-    if (statistics == NULL || statistics->struct_size < offsetof(bitkv_statistics, keys))
+    if (statistics == NULL || statistics->struct_size < offsetof(bitkv_statistics, gets_total))
         return bkv_error(BITKV_ERR_INVALID,
                          "bitkv_stats: call bitkv_statistics_init() on the structure first");
     struct bkv_epoch_slot *slot = NULL;

@@ -134,10 +134,19 @@ int bkv_file_sync(const struct bkv_file *file)
     return BITKV_OK;
 }
 
+int bkv_dir_descriptor(int at, const char *name, int flags)
+{
+    int fd;
+    do
+        fd = bkv_io->openat(at, name, flags | O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+    while (fd < 0 && errno == EINTR);
+    return fd;
+}
+
 int bkv_dir_sync(struct bkv_dir *dir, const char *sub)
 {
     const char *name = sub != NULL ? sub : ".";
-    int fd = bkv_io->openat(dir->fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+    int fd = bkv_dir_descriptor(dir->fd, name, 0);
     if (fd < 0)
         return bkv_error_sys(errno, "cannot open directory %s/%s", PATH(dir, name));
     int rc = BITKV_OK;
@@ -164,7 +173,7 @@ int bkv_dir_rename(struct bkv_dir *dir, const char *from, const char *to)
 int bkv_dir_list(struct bkv_dir *dir, const char *sub, void *user, bkv_dir_entry_fn entry)
 {
     const char *name = sub != NULL ? sub : ".";
-    int fd = bkv_io->openat(dir->fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW, 0);
+    int fd = bkv_dir_descriptor(dir->fd, name, O_NOFOLLOW);
     if (fd < 0) {
         int code = bkv_error_sys(errno, "cannot open directory %s/%s", PATH(dir, name));
         return errno == ENOENT ? BITKV_NOT_FOUND : code;

@@ -52,6 +52,8 @@ int bkv_file_truncate(const struct bkv_file *file, uint64_t size);
 /* Data, and the metadata needed to read it. */
 int bkv_file_sync(const struct bkv_file *file);
 
+/* A descriptor of a directory, retried over EINTR; -1 with errno. */
+int bkv_dir_descriptor(int at, const char *name, int flags);
 /* The entries of the directory itself, or of a subdirectory (NULL: itself). */
 int bkv_dir_sync(struct bkv_dir *dir, const char *sub);
 /* Absent is fine. */

@@ -140,7 +140,8 @@ static int move_keys(const struct subtable *from, struct build *builds, bool spl
         uint32_t count = pack_page(from->page[p], next, &packed);
         for (uint32_t i = 0; i < count; i++) {
             unsigned side = (unsigned)(packed.lo[i] >> shift & mask);
-            if (UNLIKELY(!build_add(&builds[side], packed.lo[i], packed.home[i], packed.w1[i]))) {
+            if (BKV_UNLIKELY(
+                    !build_add(&builds[side], packed.lo[i], packed.home[i], packed.w1[i]))) {
                 *failed = side;
                 return BITKV_ERR_LIMIT;
             }

@@ -177,7 +177,7 @@ static int survey_lines(struct bkv_keydir *kd, const struct subtable *st, struct
 static inline bool line_lacks(const struct line *line, unsigned slots, uint64_t lo, uint64_t mark)
 {
     for (unsigned i = 0; i < slots; i++)
-        if (UNLIKELY(slot_get(&line->slots[i].w0) == lo) &&
+        if (BKV_UNLIKELY(slot_get(&line->slots[i].w0) == lo) &&
             (slot_get(&line->slots[i].w1) & ~LOCATION_MASK) == mark)
             return false;
     return true;
@@ -194,7 +194,7 @@ static inline bool slot_is_sound(const struct bkv_keydir *kd, const struct subta
     if (!subtable_holds(st, lo) || page_at(first, st->pages, try) != page ||
         (w1 & LOCATION_MASK) == 0 || !line_lacks(line, i, lo, w1 & ~LOCATION_MASK))
         return false;
-    if (LIKELY(try == 0))
+    if (BKV_LIKELY(try == 0))
         return true;
     uint32_t distance = distance_of(lo);
     uint32_t home = home_of(l, distance, try);

@@ -3,11 +3,9 @@
 #ifndef BKV_KEYDIR_INTERNAL_H
 #define BKV_KEYDIR_INTERNAL_H
 
+#include "base/assert.h"
 #include "keydir/keydir.h"
 #include "keydir/slot.h"
-
-#define LIKELY(x)   __builtin_expect(!!(x), 1)
-#define UNLIKELY(x) __builtin_expect(!!(x), 0)
 
 /* ------------------------------------------------------------- subtables */
 
@@ -101,10 +99,11 @@ struct arena {
     uint64_t free_pages;
     struct free_page *free_tables[SUBTABLE_CLASSES];
     struct subtable *retired_first, *retired_last; /* stamps ascending */
-    _Atomic uint64_t memory;                       /* bytes */
-    _Atomic uint64_t chunk_bytes;                  /* of them in chunks */
-    _Atomic uintptr_t spare;                       /* base | size / CHUNK_MIN; 0: none */
-    _Atomic bool wanted;                           /* a spare */
+    uint32_t retired_count;
+    _Atomic uint64_t memory;      /* bytes */
+    _Atomic uint64_t chunk_bytes; /* of them in chunks */
+    _Atomic uintptr_t spare;      /* base | size / CHUNK_MIN; 0: none */
+    _Atomic bool wanted;          /* a spare */
 };
 
 /* ---------------------------------------------------------------- keydir */

@@ -91,7 +91,7 @@ static inline const struct subtable *locate(const struct bkv_keydir *kd, uint64_
         uint32_t tables = atomic_load_explicit(&kd->tables, memory_order_acquire);
         const struct subtable *st = atomic_load_explicit(
             directory_entry(kd, table_address(lo, tables)), memory_order_acquire);
-        if (LIKELY(subtable_holds(st, lo)))
+        if (BKV_LIKELY(subtable_holds(st, lo)))
             return st;
         /* A split came between the two loads: the number is new by now. */
     }
@@ -246,7 +246,7 @@ int bkv_keydir_prepare(struct bkv_keydir *kd, const struct bkv_hash *hash)
     struct probe probe = bkv_table_probe(directory_get(kd, table), &key);
     if (probe.slot == NULL) {
         bool purge = probe.tries > PAGE_TRIES && bkv_grow_purge_is_due(kd, table);
-        if (UNLIKELY(probe.free == NULL || purge || bkv_grow_split_is_due(kd)))
+        if (BKV_UNLIKELY(probe.free == NULL || purge || bkv_grow_split_is_due(kd)))
             return make_room(kd, &key);
     }
     set_plan(kd, &key, table, &probe);
@@ -294,7 +294,7 @@ uint64_t bkv_keydir_remove(struct bkv_keydir *kd, const struct bkv_hash *hash)
     count_add(kd, UINT64_MAX);
     if (slot_clear(probe.line, probe.slot)) {
         counters->deleted++;
-        if (UNLIKELY(bkv_grow_purge_is_due(kd, table)))
+        if (BKV_UNLIKELY(bkv_grow_purge_is_due(kd, table)))
             bkv_grow_purge(kd, table);
     }
     return old;

@@ -37,7 +37,7 @@ static inline uint32_t bkv_size_code(uint64_t size)
         mantissa = 128;
         exponent++;
     }
-    return (uint32_t)((exponent + 1) * 128 + (mantissa - 128));
+    return (uint32_t)((exponent + UINT64_C(1)) * 128 + (mantissa - 128));
 }
 
 static inline uint64_t bkv_size_of_code(uint32_t code)

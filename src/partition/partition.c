@@ -73,8 +73,8 @@ int bkv_partition_start(struct bkv_partition **out, struct bkv_store *store, uin
     (void)pthread_mutex_init(&p->open_wait_mutex, NULL);
     (void)pthread_cond_init(&p->open_wait, NULL);
     int rc = bkv_keydir_create(&p->keydir);
-    if (rc == BITKV_OK)
-        rc = start_thread(p);
+    rc = rc == BITKV_OK ? start_thread(p)
+                        : bkv_error(rc, "no memory for the KeyDir of partition %u", index);
     if (rc != BITKV_OK) {
         release(p);
         return rc;

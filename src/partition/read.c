@@ -123,19 +123,23 @@ static int damaged(const struct target *t)
                      t->p->store->dir.path, name, t->offset, t->size);
 }
 
+static bool is_record_of(const struct target *t, const uint8_t *bytes, const void *key,
+                         size_t key_size)
+{
+    struct bkv_record record = bkv_record_peek(bytes);
+    return record.type == BKV_RECORD_PUT && record.key_size == key_size &&
+           BKV_RECORD_HEADER + key_size <= t->size &&
+           memcmp(bkv_record_key(bytes), key, key_size) == 0;
+}
+
 /* `exists` compares the key first: if it is the one, the value need not be
  * read. If not, the checksum tells another key from damage. */
 static inline int examine(const struct target *t, const uint8_t *bytes, const void *key,
                           size_t key_size, struct bkv_sink *sink)
 {
     struct bkv_record record;
-    if (sink->kind == BKV_SINK_NONE) {
-        record = bkv_record_peek(bytes);
-        if (record.type == BKV_RECORD_PUT && record.key_size == key_size &&
-            BKV_RECORD_HEADER + key_size <= t->size &&
-            memcmp(bkv_record_key(bytes), key, key_size) == 0)
-            return BITKV_OK;
-    }
+    if (sink->kind == BKV_SINK_NONE && is_record_of(t, bytes, key, key_size))
+        return BITKV_OK;
     if (BKV_UNLIKELY(!bkv_record_verify(bytes, t->size, t->segment->seed, t->offset, &record)))
         return damaged(t);
     if (BKV_UNLIKELY(record.type != BKV_RECORD_PUT || record.key_size != key_size ||
@@ -144,11 +148,25 @@ static inline int examine(const struct target *t, const uint8_t *bytes, const vo
     return deliver(sink, t->mapping, bkv_record_value(bytes, &record), record.value_size);
 }
 
+/* Only whether the key is there: as much as holds it is read, and more only if
+ * it is not the one. */
+static bool key_is_there(const struct target *t, const void *key, size_t key_size, uint8_t *buffer,
+                         size_t capacity)
+{
+    uint64_t size = BKV_RECORD_HEADER + key_size;
+    if (size > capacity || size > t->size ||
+        bkv_file_read_exact(&t->mapping->file, buffer, size, t->offset) != BITKV_OK)
+        return false;
+    return is_record_of(t, buffer, key, key_size);
+}
+
 static int examine_unmapped(const struct target *t, const void *key, size_t key_size,
                             struct bkv_sink *sink)
 {
     uint8_t stack[SMALL_RECORD];
     uint8_t *bytes = stack;
+    if (sink->kind == BKV_SINK_NONE && key_is_there(t, key, key_size, stack, sizeof stack))
+        return BITKV_OK;
     if (t->size > sizeof stack) {
         bytes = bkv_malloc(t->size);
         if (bytes == NULL)

@@ -17,8 +17,9 @@
  *
  * Failure modes: a directory that can't be listed, a file that can't be read:
  * the opening fails, rather than go on with a part of the data. A segment of
- * another database, or without a valid header, is damage: reported, never
- * touched; records in the latter are still found by their checksums.
+ * another database is damage: reported, never touched. One without a valid
+ * header is judged by what is in it: its records are still found by their
+ * checksums, and tell its place in the log.
  */
 #include "partition/recovery.h"
 
@@ -122,22 +123,67 @@ static int on_entry(void *user, const char *name)
     return BITKV_OK;
 }
 
-/* A header that is lost: the first record that verifies tells the order. */
+/* What a verifying hint knows of the order. */
+static int ask_hint(struct bkv_recover *r, struct bkv_found *f, bool *known)
+{
+    struct bkv_partition *p = r->p;
+    struct bkv_hint_info info = {
+        .partition = p->index, .segment_id = f->id, .data_size = f->file_size};
+    memcpy(info.database_id, p->store->manifest.database_id, sizeof info.database_id);
+    struct bkv_hint_reader reader;
+    int rc = bkv_hint_open(&reader, &p->store->dir, &info);
+    if (rc == BITKV_OK) {
+        struct bkv_entry first;
+        size_t count;
+        rc = bkv_hint_take(&reader, &first, 1, &count);
+        *known = rc == BITKV_OK && count > 0;
+        if (*known)
+            f->base_sequence = first.sequence;
+        bkv_hint_close(&reader);
+    }
+    return rc == BITKV_ERR_CORRUPT || rc == BITKV_NOT_FOUND ? BITKV_OK : rc;
+}
+
+/* Without a header: the first record that verifies tells the order, or else
+ * the hint. `zeros`: there is nothing behind the header. */
 static int find_base_sequence(struct bkv_recover *r, struct bkv_found *f,
-                              const struct bkv_file *file)
+                              const struct bkv_file *file, bool *known, bool *zeros)
 {
     struct bkv_scanner scanner;
     struct bkv_scan_item item = {.kind = BKV_SCAN_DAMAGE};
+    *known = false;
     int rc = bkv_scanner_begin(&scanner, file, f->segment->seed, BKV_SEGMENT_HEADER, f->file_size);
+    if (rc == BITKV_OK)
+        rc = bkv_scanner_next(&scanner, &item);
+    *zeros = item.kind == BKV_SCAN_END;
     while (rc == BITKV_OK && item.kind == BKV_SCAN_DAMAGE)
         rc = bkv_scanner_next(&scanner, &item);
     bkv_scanner_end(&scanner);
-    if (rc == BITKV_OK && item.kind == BKV_SCAN_RECORD)
-        f->base_sequence = item.record.sequence;
-    return rc == BITKV_OK
-               ? bkv_recover_damage(r, file->name, 0, bkv_min64(BKV_SEGMENT_HEADER, f->file_size),
-                                    "damaged segment header")
-               : rc;
+    if (rc != BITKV_OK)
+        return rc;
+    if (item.kind != BKV_SCAN_RECORD)
+        return ask_hint(r, f, known);
+    f->base_sequence = item.record.sequence;
+    *known = true;
+    return BITKV_OK;
+}
+
+/* No valid header. One that was never used, or whose header was being written
+ * when the process died, has nothing behind it. Otherwise the header is lost,
+ * by rot or because its page did not reach the disk: replay.c tells which by
+ * its place in the log. With no place in it either, the file is left alone. */
+static int judge_headless(struct bkv_recover *r, struct bkv_found *f, const struct bkv_file *file)
+{
+    bool known;
+    bool zeros;
+    int rc = find_base_sequence(r, f, file, &known, &zeros);
+    if (rc != BITKV_OK)
+        return rc;
+    f->state = known ? BKV_SEGMENT_DAMAGED : BKV_SEGMENT_BLANK;
+    if (known || zeros)
+        return BITKV_OK;
+    f->state = BKV_SEGMENT_FOREIGN;
+    return bkv_recover_damage(r, file->name, 0, f->file_size, "no record in it verifies");
 }
 
 static int judge_header(struct bkv_recover *r, struct bkv_found *f, const struct bkv_file *file)
@@ -150,8 +196,9 @@ static int judge_header(struct bkv_recover *r, struct bkv_found *f, const struct
         return rc;
     f->base_sequence = header.base_sequence;
     switch (f->state) {
+    case BKV_SEGMENT_BLANK:
     case BKV_SEGMENT_DAMAGED:
-        return find_base_sequence(r, f, file);
+        return judge_headless(r, f, file);
     case BKV_SEGMENT_FOREIGN:
         return bkv_recover_damage(r, file->name, 0, f->file_size,
                                   "segment of another database, partition or id");
@@ -159,7 +206,6 @@ static int judge_header(struct bkv_recover *r, struct bkv_found *f, const struct
         return bkv_error(BITKV_ERR_FORMAT, "%s/%s was written by a newer version",
                          p->store->dir.path, file->name);
     case BKV_SEGMENT_VALID:
-    case BKV_SEGMENT_BLANK:
         break;
     }
     return BITKV_OK;
@@ -438,8 +484,8 @@ static int settle(struct bkv_recover *r)
     if (rc == BITKV_OK)
         rc = set_phases(r);
     if (p->sync_armed) {
-        /* One log position stands for all that was found unsynced. */
-        atomic_store(&p->appended, 1);
+        /* As if it had just been appended: for the sync, and the checkpoint. */
+        atomic_store(&p->appended, bkv_max64(1, p->recovery.log_bytes));
     }
     p->checkpoint_valid =
         r->adopted && p->recovery.log_records + p->recovery.hint_records == 0 && !r->cut;

@@ -104,6 +104,15 @@ static bool check_location(void *user, uint64_t location)
     return true;
 }
 
+/* The KeyDir knows no files: it gives bare codes. */
+static int refused_by_keydir(const struct load *load, int code)
+{
+    return bkv_error(code,
+                     "the KeyDir does not take the checkpoint of partition %u near offset "
+                     "%" PRIu64,
+                     load->r->p->index, load->reader.stream.offset);
+}
+
 static int load_group(struct load *load)
 {
     struct bkv_keydir *keydir = load->r->p->keydir;
@@ -119,11 +128,14 @@ static int load_group(struct load *load)
         return REJECT(load, "the checkpoint of partition %u has a group of %u pages",
                       load->r->p->index, pages);
     rc = bkv_keydir_load_group(keydir, pages, memory);
+    if (rc != BITKV_OK)
+        return refused_by_keydir(load, rc);
     for (uint32_t i = 0; rc == BITKV_OK && i < pages; i++)
         rc = bkv_reader_take(stream, memory[i], BKV_KEYDIR_PAGE_SIZE);
-    if (rc == BITKV_OK)
-        rc = bkv_keydir_load_group_finish(keydir, bkv_get32(header + 4), check_location, load);
-    return rc;
+    if (rc != BITKV_OK)
+        return rc;
+    rc = bkv_keydir_load_group_finish(keydir, bkv_get32(header + 4), check_location, load);
+    return rc == BITKV_OK ? BITKV_OK : refused_by_keydir(load, rc);
 }
 
 static int load_groups(struct load *load)
@@ -136,13 +148,13 @@ static int load_groups(struct load *load)
                       groups);
     int rc = bkv_keydir_load_begin(keydir, groups);
     if (rc != BITKV_OK)
-        return rc;
+        return refused_by_keydir(load, rc);
     for (uint32_t i = 0; rc == BITKV_OK && i < groups; i++)
         rc = load_group(load);
     if (rc == BITKV_OK)
         rc = bkv_checkpoint_groups_verify(&load->reader);
-    if (rc == BITKV_OK)
-        rc = bkv_keydir_load_end(keydir);
+    if (rc == BITKV_OK && bkv_keydir_load_end(keydir) != BITKV_OK)
+        rc = refused_by_keydir(load, BITKV_ERR_CORRUPT);
     if (rc != BITKV_OK)
         bkv_keydir_load_abort(keydir);
     return rc;

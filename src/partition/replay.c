@@ -68,7 +68,8 @@ static int apply(struct bkv_partition *p, const struct bkv_pending *entry)
     }
     int rc = bkv_keydir_prepare(p->keydir, &entry->hash);
     if (rc != BITKV_OK)
-        return rc;
+        return bkv_error(rc, "the KeyDir of partition %" PRIu32 " cannot take another key",
+                         p->index);
     (void)bkv_keydir_put(p->keydir, &entry->hash, entry->location);
     if (exists)
         add_live(p, old, false);
@@ -408,28 +409,11 @@ static int replay_log(struct bkv_recover *r, size_t index, uint64_t from)
 /* --- segment by segment
  * ----------------------------------------------------------------------------- */
 
-/* Between two segments: does this one begin where the last one ended? */
-static int check_joint(struct bkv_recover *r, size_t index)
+/* The log ends before segment `index`, at `place`. */
+static int cut_before(struct bkv_recover *r, size_t index, const char *name, struct bkv_place place)
 {
-    struct bkv_found *f = &r->found[index];
-    if (index == 0 || r->last_sequence == 0 || f->base_sequence <= r->last_sequence + 1)
-        return BITKV_OK;
-    const struct bkv_found *before = &r->found[index - 1];
-    struct bkv_place place = {.file = index - 1, .offset = atomic_load(&before->segment->size)};
-    bool durable;
-    int rc = was_durable(r, place, &durable);
-    if (rc != BITKV_OK)
-        return rc;
-    char name[BKV_NAME_SIZE];
-    bkv_name_data(name, r->p->index, before->id);
-    if (durable) {
-        rc =
-            bkv_recover_damage(r, name, place.offset, 0, "records are missing from this offset on");
-        r->last_sequence = f->base_sequence - 1;
-        return rc;
-    }
     r->cut = true;
-    f->dropped = true;
+    r->found[index].dropped = true;
     r->p->recovery.torn_tails++;
     bkv_log(r->p->store, BITKV_LOG_WARNING,
             "%s/%s at offset %" PRIu64 ": unsynced tail of a crash, what follows is cut",
@@ -437,12 +421,58 @@ static int check_joint(struct bkv_recover *r, size_t index)
     return BITKV_OK;
 }
 
+/* A segment whose header is lost. */
+static int check_header(struct bkv_recover *r, size_t index)
+{
+    struct bkv_found *f = &r->found[index];
+    if (f->state != BKV_SEGMENT_DAMAGED)
+        return BITKV_OK;
+    struct bkv_place place = {.file = index};
+    char name[BKV_NAME_SIZE];
+    bkv_name_data(name, r->p->index, f->id);
+    bool durable;
+    int rc = was_durable(r, place, &durable);
+    if (rc != BITKV_OK)
+        return rc;
+    return durable ? bkv_recover_damage(r, name, 0, bkv_min64(BKV_SEGMENT_HEADER, f->file_size),
+                                        "damaged segment header")
+                   : cut_before(r, index, name, place);
+}
+
+/* Between two segments: does this one begin where the last one ended? */
+static int check_joint(struct bkv_recover *r, size_t index)
+{
+    struct bkv_found *f = &r->found[index];
+    if (f->base_sequence <= r->last_sequence + 1)
+        return BITKV_OK;
+    char name[BKV_NAME_SIZE];
+    if (index == 0) {
+        /* Pages may be lost at the end of a log, never the files before it. */
+        bkv_name_data(name, r->p->index, f->id);
+        return bkv_recover_damage(r, name, 0, 0, "the log's beginning is missing before this file");
+    }
+    const struct bkv_found *before = &r->found[index - 1];
+    struct bkv_place place = {.file = index - 1, .offset = atomic_load(&before->segment->size)};
+    bool durable;
+    int rc = was_durable(r, place, &durable);
+    if (rc != BITKV_OK)
+        return rc;
+    bkv_name_data(name, r->p->index, before->id);
+    if (!durable)
+        return cut_before(r, index, name, place);
+    rc = bkv_recover_damage(r, name, place.offset, 0, "records are missing from this offset on");
+    r->last_sequence = f->base_sequence - 1;
+    return rc;
+}
+
 static int replay_segment(struct bkv_recover *r, size_t index)
 {
     struct bkv_found *f = &r->found[index];
     uint64_t from = index == r->start.file ? r->start.offset : BKV_SEGMENT_HEADER;
     bool used;
-    int rc = check_joint(r, index);
+    int rc = check_header(r, index);
+    if (rc == BITKV_OK && !r->cut)
+        rc = check_joint(r, index);
     if (rc != BITKV_OK || r->cut)
         return rc;
     rc = replay_hint(r, f, from, &used);

@@ -18,8 +18,8 @@
 #include "log/filename.h"
 
 #include <inttypes.h>
-#include <stdlib.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 struct scan {
@@ -166,6 +166,8 @@ int bkv_partition_scan(struct bkv_partition *p, unsigned flags, bitkv_scan_cb sc
         bkv_lock(&p->lock);
         rc = bkv_keydir_scan(p->keydir, &cursor, &entries);
         bkv_unlock(&p->lock);
+        if (rc != BITKV_OK)
+            rc = bkv_error(rc, "no memory to scan partition %" PRIu32, p->index);
         if (rc == BITKV_OK && entries.count > 0) {
             qsort(entries.items, entries.count, sizeof *entries.items, by_location);
             rc = visit_entries(&scan, &entries, stop);

@@ -14,6 +14,7 @@
  */
 #include "partition/state.h"
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "io/io.h"
 #include "log/filename.h"
@@ -24,12 +25,13 @@
 #include <string.h>
 #include <sys/mman.h>
 
-/* Records between two looks at what writers wait for. */
-#define URGENT_EVERY 4096u
+/* Records of one slice: some tenths of a millisecond. */
+#define SLICE_RECORDS 4096u
 
 static int copy_entries(struct bkv_partition *p, const struct bkv_segment *segment,
                         struct bkv_scanner *scanner, struct bkv_hint_writer *writer)
 {
+    uint64_t slice_begun = bkv_now_ns();
     for (uint32_t n = 1;; n++) {
         struct bkv_scan_item item;
         int rc = bkv_scanner_next(scanner, &item);
@@ -54,8 +56,8 @@ static int copy_entries(struct bkv_partition *p, const struct bkv_segment *segme
             if (rc != BITKV_OK)
                 return rc;
         }
-        if (n % URGENT_EVERY == 0)
-            bkv_worker_urgent(p);
+        if (n % SLICE_RECORDS == 0)
+            bkv_worker_yield(p, &slice_begun);
     }
 }
 
@@ -118,6 +120,7 @@ static int finish_with_file(struct bkv_partition *p, struct bkv_segment *segment
         if (rc == BITKV_OK && mapping->base != NULL) {
             /* Nobody writes there any more, by mistake either. */
             (void)bkv_io->mprotect(mapping->base, mapping->size, PROT_READ);
+            bkv_advise_random(mapping);
             bkv_file_close(&mapping->file);
         }
         return rc;

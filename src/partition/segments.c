@@ -26,10 +26,11 @@
 
 #include "base/error.h"
 #include "base/memory.h"
+#include "io/io.h"
 #include "log/filename.h"
 
 #include <fcntl.h>
-#include <string.h>
+#include <sys/mman.h>
 #include <time.h>
 
 /* How often a reader that gets no descriptor tries again, 0.2 ms apart: while
@@ -180,6 +181,12 @@ static void close_above(struct bkv_partition *p, uint32_t limit, const struct bk
 
 /* --- opening ------------------------------------------------------------------------ */
 
+void bkv_advise_random(const struct bkv_mapping *mapping)
+{
+    (void)bkv_io->madvise(mapping->base, mapping->size, MADV_NOHUGEPAGE);
+    (void)bkv_io->madvise(mapping->base, mapping->size, MADV_RANDOM);
+}
+
 static int open_file(struct bkv_partition *p, const struct bkv_segment *segment,
                      struct bkv_mapping **mapping)
 {
@@ -195,7 +202,10 @@ static int open_file(struct bkv_partition *p, const struct bkv_segment *segment,
         return bkv_mapping_create_unmapped(mapping, &file);
     /* Whatever the file has become, the mapping spans all that locations may
      * point at: beyond its end the guard turns the access into an error. */
-    return bkv_mapping_create(mapping, &file, atomic_load(&segment->size), false, false);
+    rc = bkv_mapping_create(mapping, &file, atomic_load(&segment->size), false, false);
+    if (rc == BITKV_OK)
+        bkv_advise_random(*mapping);
+    return rc;
 }
 
 /* What was closed keeps its descriptor until the readers of that moment have

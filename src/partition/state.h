@@ -62,7 +62,7 @@ struct bkv_segment {
     _Atomic uint8_t referenced; /* read since the clock hand last passed */
     _Atomic uint8_t phase;      /* enum bkv_segment_phase */
     _Atomic bool entry_synced;  /* its directory entry is durable */
-    _Atomic bool written;              /* in this opening; set before the first append */
+    _Atomic bool written;       /* in this opening; set before the first append */
     uint64_t base_sequence;
     uint64_t last_sequence; /* valid once sealed */
     _Atomic uint64_t size;  /* bytes used, header included */
@@ -89,6 +89,7 @@ struct bkv_tail {
     uint64_t offset;           /* of the next record */
     uint64_t limit;            /* the segment does not grow beyond */
     uint64_t wake_at;          /* offset at which the worker should look again */
+    bool by_mapping;           /* appends go through the mapping now */
     _Atomic uint64_t reserved; /* file space exists below */
     _Atomic uint64_t faulted;  /* pages are in memory, writable, below */
 };
@@ -119,7 +120,8 @@ struct bkv_partition {
 
     /* the writers' */
     _Alignas(64) struct bkv_lock lock;
-    bool sync_armed; /* the worker knows that something waits for the interval */
+    bool sync_armed;     /* the worker knows that something waits for the interval */
+    uint64_t since_sync; /* bytes appended since the last sync began */
     struct bkv_tail tail;
     uint64_t next_sequence;
     _Atomic uint64_t appended; /* log position: bytes of user records, ever */
@@ -199,6 +201,9 @@ int bkv_segment_pin(struct bkv_partition *p, struct bkv_segment *segment,
  * (consumes the reference). */
 void bkv_segment_set_open(struct bkv_partition *p, struct bkv_segment *segment,
                           struct bkv_mapping *mapping);
+/* A sealed segment is read here and there: a page fault should read the page,
+ * not the 2 MiB around it. */
+void bkv_advise_random(const struct bkv_mapping *mapping);
 /* Closes least recently used segments above the limit, and what was retired. */
 void bkv_segments_trim(struct bkv_partition *p);
 void bkv_segments_free(struct bkv_partition *p);
@@ -253,6 +258,9 @@ void bkv_worker_wake(struct bkv_partition *p);
 /* To be called now and then in longer jobs of the worker: does what the writers
  * wait for. */
 void bkv_worker_urgent(struct bkv_partition *p);
+/* Between two slices of a job that nobody waits for: the same, and a rest, but
+ * not when the database is being closed or the worker has fallen behind. */
+void bkv_worker_yield(struct bkv_partition *p, uint64_t *slice_begun_ns);
 
 /* --- recovery.c ---------------------------------------------------------------------------- */
 

@@ -60,6 +60,9 @@ static struct round begin_round(struct bkv_partition *p)
     }
     p->unsynced_first = p->unsynced_last = NULL;
     p->sync_armed = false;
+    p->since_sync = 0;
+    /* Pages that a sync has cleaned take a fault at the next store. */
+    atomic_store_explicit(&p->tail.faulted, p->tail.offset, memory_order_relaxed);
     bkv_unlock(&p->lock);
     return r;
 }

@@ -34,7 +34,7 @@
 #define SMALL_RECORD 2048u
 
 /* Log bytes after which a writer looks whether the worker should. */
-#define WAKE_BYTES (BKV_FAULT_AHEAD_BYTES / 4)
+#define WAKE_BYTES (BKV_FAULT_AHEAD_BYTES / 16)
 
 /* Milliseconds that a writer waits for a descriptor: as long as the worker has
  * some to give back, and at least, for what the workers of siblings do. */
@@ -46,6 +46,7 @@ struct draft {
     uint64_t size;  /* of the whole record, padding included */
     uint32_t crc;   /* over everything but sequence and place */
     bool small;
+    bool is_put;
     const void *key, *value;
     size_t key_size, value_size;
 };
@@ -70,6 +71,7 @@ static struct draft make_draft(uint8_t *buffer, enum bkv_record_type type, const
     struct draft d = {
         .bytes = buffer,
         .size = bkv_record_size(key_size, value_size),
+        .is_put = type == BKV_RECORD_PUT,
         .key = key,
         .value = value,
         .key_size = key_size,
@@ -145,8 +147,22 @@ static int append_written(struct bkv_partition *p, const struct draft *d)
     return rc;
 }
 
+/* Through the mapping, or with pwrite? (tail.c says why.) */
+static bool by_mapping(struct bkv_partition *p, uint64_t size, bitkv_durability durability)
+{
+    struct bkv_tail *tail = &p->tail;
+    p->since_sync += size;
+    bool now = tail->base != NULL && durability != BITKV_DURABILITY_SYNC &&
+               p->since_sync > BKV_MAPPED_FROM_BYTES;
+    if (BKV_UNLIKELY(now && !tail->by_mapping))
+        tail->wake_at = 0; /* the worker has to come and fault pages in */
+    tail->by_mapping = now;
+    return now;
+}
+
 /* Under the lock: the record is in the log when this returns BITKV_OK. */
-static int append(struct bkv_partition *p, const struct draft *d, uint64_t *location)
+static int append(struct bkv_partition *p, const struct draft *d, bitkv_durability durability,
+                  uint64_t *location)
 {
     struct bkv_tail *tail = &p->tail;
     int rc;
@@ -159,7 +175,7 @@ static int append(struct bkv_partition *p, const struct draft *d, uint64_t *loca
         rc = bkv_tail_ensure(p, d->size);
         if (rc != BITKV_OK)
             return rc;
-        rc = tail->base != NULL ? append_mapped(p, d) : append_written(p, d);
+        rc = by_mapping(p, d->size, durability) ? append_mapped(p, d) : append_written(p, d);
         if (rc != BITKV_OK)
             return rc;
         *location = bkv_location(tail->segment->number, tail->offset, bkv_size_code(d->size));
@@ -217,6 +233,16 @@ static int refuse(const struct bkv_partition *p)
                      p->index);
 }
 
+static int prepare(struct bkv_partition *p, const struct bkv_hash *hash)
+{
+    if (BKV_UNLIKELY(atomic_load_explicit(&p->failed, memory_order_relaxed) != 0))
+        return refuse(p);
+    int rc = bkv_keydir_prepare(p->keydir, hash);
+    if (BKV_UNLIKELY(rc != BITKV_OK))
+        return bkv_error(rc, "the KeyDir of partition %u cannot take another key", p->index);
+    return BITKV_OK;
+}
+
 static int finish(struct bkv_partition *p, uint64_t position, bool wake,
                   bitkv_durability durability)
 {
@@ -258,82 +284,87 @@ static bool descriptor_may_come(struct bkv_partition *p, int rc, unsigned *attem
 
 /* --- the operations ------------------------------------------------------------------------ */
 
+/* What an operation does after the lock. */
+struct outcome {
+    uint64_t position; /* of the log, to be synced up to */
+    bool wake;         /* the worker has something to do */
+};
+
+/* Under the lock, in the order of the head of this file. */
+static int put_locked(struct bkv_partition *p, const struct bkv_hash *hash, const struct draft *d,
+                      bitkv_durability durability, struct outcome *outcome)
+{
+    uint64_t location = 0;
+    int rc = prepare(p, hash);
+    if (BKV_LIKELY(rc == BITKV_OK))
+        rc = append(p, d, durability, &location);
+    if (BKV_UNLIKELY(rc != BITKV_OK))
+        return rc;
+    account_live(p, location, true);
+    uint64_t old = bkv_keydir_put(p->keydir, hash, location);
+    if (old != 0)
+        account_live(p, old, false);
+    outcome->wake = note_append(p, d->size, durability);
+    outcome->position = atomic_load_explicit(&p->appended, memory_order_relaxed);
+    add_relaxed(&p->puts, 1);
+    return BITKV_OK;
+}
+
+static int del_locked(struct bkv_partition *p, const struct bkv_hash *hash, const struct draft *d,
+                      bitkv_durability durability, struct outcome *outcome)
+{
+    uint64_t location = 0;
+    if (BKV_UNLIKELY(atomic_load_explicit(&p->failed, memory_order_relaxed) != 0))
+        return refuse(p);
+    if (!bkv_keydir_find(p->keydir, hash, &location))
+        return BITKV_NOT_FOUND;
+    int rc = append(p, d, durability, &location);
+    if (rc != BITKV_OK)
+        return rc;
+    uint64_t old = bkv_keydir_remove(p->keydir, hash);
+    BKV_ASSERT(old != 0);
+    account_live(p, old, false);
+    outcome->wake = note_append(p, d->size, durability);
+    outcome->position = atomic_load_explicit(&p->appended, memory_order_relaxed);
+    add_relaxed(&p->deletes, 1);
+    return BITKV_OK;
+}
+
+static inline int perform(struct bkv_partition *p, const struct bkv_hash *hash,
+                          const struct draft *d, bitkv_durability durability)
+{
+    struct outcome outcome = {0};
+    unsigned attempts = 0;
+    int rc;
+    durability = effective(p, durability);
+    do {
+        bkv_lock(&p->lock);
+        rc = d->is_put ? put_locked(p, hash, d, durability, &outcome)
+                       : del_locked(p, hash, d, durability, &outcome);
+        bkv_unlock(&p->lock);
+    } while (BKV_UNLIKELY(descriptor_may_come(p, rc, &attempts)));
+    if (BKV_LIKELY(rc == BITKV_OK))
+        rc = finish(p, outcome.position, outcome.wake, durability);
+    return count_error(p, rc);
+}
+
 int bkv_partition_put(struct bkv_partition *p, const struct bkv_hash *hash, const void *key,
                       size_t key_size, const void *value, size_t value_size,
                       bitkv_durability durability)
 {
     uint8_t buffer[SMALL_RECORD];
-    bkv_keydir_prefetch_table(p->keydir, hash);
+    bkv_keydir_prefetch_line(p->keydir, hash); /* comes while the record is put together */
     struct draft d = make_draft(buffer, BKV_RECORD_PUT, key, key_size, value, value_size);
-    bkv_keydir_prefetch_line(p->keydir, hash);
-    durability = effective(p, durability);
-
-    uint64_t location = 0;
-    uint64_t position = 0;
-    bool wake = false;
-    unsigned attempts = 0;
-    int rc;
-again:
-    bkv_lock(&p->lock);
-    rc = BKV_UNLIKELY(atomic_load_explicit(&p->failed, memory_order_relaxed) != 0)
-             ? refuse(p)
-             : bkv_keydir_prepare(p->keydir, hash);
-    if (BKV_LIKELY(rc == BITKV_OK))
-        rc = append(p, &d, &location);
-    if (BKV_LIKELY(rc == BITKV_OK)) {
-        account_live(p, location, true);
-        uint64_t old = bkv_keydir_put(p->keydir, hash, location);
-        if (old != 0)
-            account_live(p, old, false);
-        wake = note_append(p, d.size, durability);
-        position = atomic_load_explicit(&p->appended, memory_order_relaxed);
-        add_relaxed(&p->puts, 1);
-    }
-    bkv_unlock(&p->lock);
-    if (BKV_UNLIKELY(descriptor_may_come(p, rc, &attempts)))
-        goto again;
-    if (BKV_LIKELY(rc == BITKV_OK))
-        rc = finish(p, position, wake, durability);
-    return count_error(p, rc);
+    return perform(p, hash, &d, durability);
 }
 
 int bkv_partition_del(struct bkv_partition *p, const struct bkv_hash *hash, const void *key,
                       size_t key_size, bitkv_durability durability)
 {
     uint8_t buffer[SMALL_RECORD];
-    bkv_keydir_prefetch_table(p->keydir, hash);
-    struct draft d = make_draft(buffer, BKV_RECORD_DELETE, key, key_size, NULL, 0);
     bkv_keydir_prefetch_line(p->keydir, hash);
-    durability = effective(p, durability);
-
-    uint64_t location = 0;
-    uint64_t position = 0;
-    bool wake = false;
-    unsigned attempts = 0;
-    int rc;
-again:
-    rc = BITKV_OK;
-    bkv_lock(&p->lock);
-    if (BKV_UNLIKELY(atomic_load_explicit(&p->failed, memory_order_relaxed) != 0))
-        rc = refuse(p);
-    else if (!bkv_keydir_find(p->keydir, hash, &location))
-        rc = BITKV_NOT_FOUND;
-    else
-        rc = append(p, &d, &location);
-    if (rc == BITKV_OK) {
-        uint64_t old = bkv_keydir_remove(p->keydir, hash);
-        BKV_ASSERT(old != 0);
-        account_live(p, old, false);
-        wake = note_append(p, d.size, durability);
-        position = atomic_load_explicit(&p->appended, memory_order_relaxed);
-        add_relaxed(&p->deletes, 1);
-    }
-    bkv_unlock(&p->lock);
-    if (BKV_UNLIKELY(descriptor_may_come(p, rc, &attempts)))
-        goto again;
-    if (rc == BITKV_OK)
-        rc = finish(p, position, wake, durability);
-    return count_error(p, rc);
+    struct draft d = make_draft(buffer, BKV_RECORD_DELETE, key, key_size, NULL, 0);
+    return perform(p, hash, &d, durability);
 }
 
 /* Best effort: a mark that finds no room is left out. Then recovery takes less
@@ -351,6 +382,6 @@ void bkv_append_mark(struct bkv_partition *p, uint64_t segment_id, uint64_t offs
     const struct bkv_tail *tail = &p->tail;
     if (atomic_load_explicit(&p->failed, memory_order_relaxed) == 0 && tail->segment != NULL &&
         tail->offset + d.size <= tail->limit)
-        (void)append(p, &d, &location);
+        (void)append(p, &d, BITKV_DURABILITY_SYNC, &location);
     bkv_unlock(&p->lock);
 }

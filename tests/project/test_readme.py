@@ -29,24 +29,55 @@ def blocks(language):
 
 
 class Program(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.folder = tempfile.TemporaryDirectory()
+        prefix = Path(cls.folder.name, "prefix")
+        subprocess.run([CMAKE, "--install", BUILD, "--prefix", prefix], check=True,
+                       stdout=subprocess.DEVNULL)
+        libdir = next(prefix.rglob("libbitkv.a")).parent
+        cls.bin = prefix / "bin"
+        cls.environment = {**os.environ, "PKG_CONFIG_PATH": str(libdir / "pkgconfig"),
+                           "LD_LIBRARY_PATH": str(libdir),
+                           "PATH": f"{cls.bin}:{os.environ['PATH']}"}
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.folder.cleanup()
+
+    def shell(self, commands):
+        """Run in a fresh folder; what it prints."""
+        with tempfile.TemporaryDirectory(dir=self.folder.name) as folder:
+            for name, text in self.files.items():
+                Path(folder, name).write_text(text)
+            result = subprocess.run(["sh", "-ec", commands], cwd=folder, capture_output=True,
+                                    text=True, env=self.environment)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        return result.stdout
+
+    files = {}
+
     def test_the_first_program_compiles_and_runs_as_printed(self):
         program, = [text for text in blocks("c") if "int main(" in text]
         self.assertLessEqual(len([l for l in program.splitlines() if l.strip()]), 20)
         commands, = [text for text in blocks("sh") if "cc app.c" in text]
         install, *rest = commands.splitlines()
         self.assertIn("make install", install)
-        with tempfile.TemporaryDirectory() as folder:
-            prefix = Path(folder, "prefix")
-            subprocess.run([CMAKE, "--install", BUILD, "--prefix", prefix], check=True,
-                           stdout=subprocess.DEVNULL)
-            libdir = next(prefix.rglob("libbitkv.a")).parent
-            Path(folder, "app.c").write_text(program)
-            result = subprocess.run(
-                ["sh", "-ec", "\n".join(rest)], cwd=folder, capture_output=True, text=True,
-                env={**os.environ, "PKG_CONFIG_PATH": str(libdir / "pkgconfig"),
-                     "LD_LIBRARY_PATH": str(libdir)})
-        self.assertEqual((result.returncode, result.stderr), (0, ""))
-        self.assertIn(result.stdout, blocks("text"))
+        self.files = {"app.c": program}
+        self.assertIn(self.shell("\n".join(rest)), blocks("text"))
+
+    def test_the_commands_run_as_printed(self):
+        if not (self.bin / "bitkv").exists():
+            self.skipTest("built without the tools")
+        tour, = [text for text in blocks("sh") if "bitkv put" in text]
+        again, = [text for text in blocks("sh") if "bitkv dump" in text]
+        # A package catalogue as far as these commands can tell.
+        catalogue = self.bin / "apt-cache"
+        catalogue.write_text("#!/bin/sh\nprintf 'Package: a\\nVersion: 1\\n\\n'\n")
+        catalogue.chmod(0o755)
+        out = self.shell(f"{tour}\nmv my.db old.db\n{again}\nbitkv get new.db greeting")
+        self.assertEqual(out.count("hello, world"), 2)
+        self.assertIn("no damage", out)
 
     def test_the_first_program_and_the_snippets_compile_without_a_warning(self):
         for number, text in enumerate(blocks("c")):

@@ -22,7 +22,7 @@ class Demo(ToolCase):
     def test_a_run_survives_its_crashes_and_leaves_nothing_behind(self):
         text, _ = self.demo("--rounds", "2")
         self.assertRegex(text, r"All \d+ checks passed")
-        self.assertEqual(len(re.findall(r"ok killed \(SIGKILL\) after", text)), 2)
+        self.assertEqual(len(re.findall(r"ok killed \(SIGKILL\) after", text)), 3)
         self.assertNotIn("\x1b", text)
         self.assertEqual(os.listdir(self.directory), [])
 

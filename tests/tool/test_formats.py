@@ -152,7 +152,8 @@ class Jsonl(ToolCase):
         self.tool("load", "--key-field", "id", "--value-field", "name", self.db, stdin=line)
         self.tool("load", "-k", "name", "--value-field", "raw", self.db, stdin=line)
         self.tool("load", "-t", "{{{id}-{name}}}", "--whole", self.db, stdin=line)
-        self.tool("load", "-k", "id", "--whole", self.path("whole"), stdin=b' { "x" : 1, "id" : 5 }\n')
+        self.tool("load", "-k", "id", "--whole", self.path("whole"),
+                  stdin=b' { "x" : 1, "id" : 5 }\n')
         whole = b'{"id":7,"name":"seven","raw_base64":"AP8="}'
         self.assertEqual(self.records(), {b"7": b"seven", b"seven": b"\x00\xff",
                                           b"{7-seven}": whole})
@@ -230,10 +231,11 @@ class Input(ToolCase):
         self.assertIn("cannot tell the format", message)
         self.assertIn("--format", message)
 
-    def test_a_missing_file(self):
+    def test_a_missing_file_is_told_before_anything_is_stored(self):
         path = self.path("missing")
-        self.assertIn(f"bitkv: load: {path}: No such file", self.err("load", self.db, path,
-                                                                      status=FAILURE))
+        message = self.err("load", self.db, self.write("a", b"k\tv\n"), path, status=FAILURE)
+        self.assertIn(f"bitkv: load: {path}: No such file", message)
+        self.assertFalse(os.path.exists(self.db))
 
     def test_a_directory_as_a_file(self):
         self.assertIn("Is a directory", self.err("load", self.db, self.directory, status=FAILURE))

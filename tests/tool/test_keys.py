@@ -226,7 +226,8 @@ class Creation(ToolCase):
 
         before = snapshot()
         for command in (["get", self.db, "k"], ["count", self.db], ["dump", self.db],
-                        ["stats", self.db], ["check", self.db], ["get", "--read-only", self.db, "k"]):
+                        ["stats", self.db], ["check", self.db],
+                        ["get", "--read-only", self.db, "k"]):
             self.tool(*command)
         self.assertEqual(snapshot(), before)
 

@@ -1,12 +1,15 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
 """How the command behaves on a terminal, in a pipe, on a full device and under signals."""
+import array
 import errno
+import fcntl
 import os
 import pty
 import select
 import signal
 import subprocess
+import termios
 import time
 
 from toolcase import FAILURE, OK, ToolCase, main, tool_path
@@ -29,6 +32,18 @@ def read_terminal(master, seconds=60):
             break
         chunks.append(data)
     return b"".join(chunks)
+
+
+def write_and_wait(pipe, data):
+    """Write to the tool's standard input, and wait until it has read and handled all of it."""
+    pipe.write(data)
+    pipe.flush()
+    waiting = array.array("i", [1])
+    limit = time.monotonic() + 60
+    while waiting[0] > 0 and time.monotonic() < limit:
+        time.sleep(0.02)
+        fcntl.ioctl(pipe.fileno(), termios.FIONREAD, waiting)
+    time.sleep(0.5)
 
 
 class Terminal(ToolCase):
@@ -115,7 +130,9 @@ class BrokenOutput(ToolCase):
 
     def test_a_full_device_is_an_error(self):
         for command in (["dump", self.db], ["get", self.db, "key 1"], ["stats", self.db],
-                        ["count", self.db], ["stats", "--json", self.db], ["check", self.db]):
+                        ["count", self.db], ["stats", "--json", self.db], ["check", self.db],
+                        ["load", self.db, os.devnull], ["--help"], ["help", "get"],
+                        ["get", "--help"], ["--version"]):
             with self.subTest(command=command), open("/dev/full", "wb") as full:
                 done = subprocess.run([tool_path(), *command], stdout=full, check=False,
                                       stderr=subprocess.PIPE, timeout=60)
@@ -136,9 +153,7 @@ class Signals(ToolCase):
     def test_an_interrupted_load_keeps_what_it_has_and_says_how_much(self):
         process = subprocess.Popen([tool_path(), "load", self.db], stdin=subprocess.PIPE,
                                    stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        process.stdin.write(b"".join(b"key %d\tvalue\n" % i for i in range(1000)))
-        process.stdin.flush()
-        time.sleep(1)
+        write_and_wait(process.stdin, b"".join(b"key %d\tvalue\n" % i for i in range(1000)))
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=30)
         self.assertEqual(process.returncode, -signal.SIGINT)
@@ -146,12 +161,25 @@ class Signals(ToolCase):
         self.assertIn(b"stopped: 1,000 records loaded", err)
         self.assertEqual(self.out("count", self.db), b"1000\n")
 
+    def test_a_killed_load_keeps_all_that_it_had_read(self):
+        process = subprocess.Popen([tool_path(), "load", self.db], stdin=subprocess.PIPE,
+                                   stdout=subprocess.DEVNULL)
+        write_and_wait(process.stdin, b"".join(b"key %d\tvalue\n" % i for i in range(1000)))
+        process.kill()
+        process.stdin.close()
+        process.wait()
+        # Reading needs no repair, and what a crash leaves behind is no damage.
+        self.assertEqual(self.out("count", self.db), b"1000\n")
+        self.assertEqual(self.out("dump", self.db).count(b"\n"), 1000)
+        self.tool("check", self.db)
+        self.tool("stats", "--repair", self.db)
+        self.assertEqual(self.json("stats", "-j", self.db)["recovery"]["log_records"], 0)
+        self.assertEqual(self.out("get", self.db, "key 999"), b"value")
+
     def test_a_database_in_use_is_told_with_a_hint(self):
         process = subprocess.Popen([tool_path(), "load", self.db], stdin=subprocess.PIPE,
                                    stdout=subprocess.DEVNULL)
-        process.stdin.write(b"a\t1\n")
-        process.stdin.flush()
-        time.sleep(1)
+        write_and_wait(process.stdin, b"a\t1\n")
         try:
             message = self.err("put", self.db, "k", "v", status=FAILURE)
             self.assertIn("in use by another opener", message)
