@@ -49,7 +49,7 @@ const char *__tsan_default_options(void)
 #define PATH_SIZE 512u
 
 /* A call that must succeed; its context explains it if not. */
-#define ok(call) expect_code((call), BITKV_OK, #call, __FILE__, __LINE__)
+#define ok(call)          expect_code((call), BITKV_OK, #call, __FILE__, __LINE__)
 #define fails(code, call) expect_code((call), (code), #call, __FILE__, __LINE__)
 
 static inline void expect_code(int got, int wanted, const char *call, const char *file, int line)

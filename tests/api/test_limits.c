@@ -135,7 +135,8 @@ static void recover_many_segments(bitkv_io_mode mode)
 static void so_does_their_recovery(void **state)
 {
     (void)state;
-    for_both_modes(mode) {
+    for_both_modes(mode)
+    {
         bitkv_options o = one_partition(mode);
         die_with_keys(&o, 400, 25000);
         in_a_child(recover_many_segments, mode);
@@ -164,8 +165,7 @@ static void open_too_many_partitions(bitkv_io_mode mode)
 static void too_many_partitions_for_the_descriptors_are_refused_at_opening(void **state)
 {
     (void)state;
-    for_both_modes(mode)
-        in_a_child(open_too_many_partitions, mode);
+    for_both_modes(mode) in_a_child(open_too_many_partitions, mode);
 }
 
 static struct bkv_io_ops ops;
@@ -212,8 +212,7 @@ static void exhaust_descriptors(bitkv_io_mode mode)
 static void a_put_without_descriptors_fails_and_the_next_goes_on(void **state)
 {
     (void)state;
-    for_both_modes(mode)
-        in_a_child(exhaust_descriptors, mode);
+    for_both_modes(mode) in_a_child(exhaust_descriptors, mode);
 }
 
 /* --- nothing is left behind -------------------------------------------------------- */
@@ -314,7 +313,8 @@ static void leave_nothing_behind(bitkv_io_mode mode)
 static void opening_and_closing_leaves_nothing_behind(void **state)
 {
     (void)state;
-    for_both_modes(mode) {
+    for_both_modes(mode)
+    {
         in_a_child(leave_nothing_behind, mode);
         remove_tree(directory);
         assert_int_equal(mkdir(directory, 0700), 0);

@@ -204,7 +204,8 @@ static void use_read_only(bitkv_io_mode mode, uint32_t keys)
 static void a_read_only_opening_changes_no_file(void **state)
 {
     (void)state;
-    for_both_modes(mode) {
+    for_both_modes(mode)
+    {
         for (unsigned killed = 0; killed < 2; killed++) {
             remove_tree(path);
             bitkv_options o = one_partition(mode);
@@ -383,7 +384,8 @@ static void flip(const char *file, off_t at)
 static void a_damaged_record_is_an_error_with_file_and_offset_never_absence(void **state)
 {
     (void)state;
-    for_both_modes(mode) {
+    for_both_modes(mode)
+    {
         make_closed();
         flip("partition_0/data_1.db", 64 + 500); /* in the value of key 0 */
         bitkv *db = open_small(mode);
@@ -397,8 +399,7 @@ static void a_damaged_record_is_an_error_with_file_and_offset_never_absence(void
         assert_null(value);
         fails(BITKV_ERR_CORRUPT, bitkv_get_view(db, &key, sizeof key, &view));
         assert_null(view.data);
-        fails(BITKV_ERR_CORRUPT,
-              bitkv_get_into(db, &key, sizeof key, buffer, sizeof buffer, NULL));
+        fails(BITKV_ERR_CORRUPT, bitkv_get_into(db, &key, sizeof key, buffer, sizeof buffer, NULL));
         bitkv_get_item item = {.key = &key, .key_size = sizeof key};
         fails(BITKV_ERR_CORRUPT, bitkv_multi_get(db, &item, 1));
         assert_null(item.value);

@@ -51,7 +51,8 @@ static void a_fresh_database_is_all_zeros(void **state)
 static void each_counter_and_gauge_tells_what_happened(void **state)
 {
     (void)state;
-    for_both_modes(mode) {
+    for_both_modes(mode)
+    {
         bitkv *db = open_small(mode);
         static char value[1000];
         uint64_t record = bkv_record_size(1, sizeof value);
@@ -89,9 +90,10 @@ static void each_counter_and_gauge_tells_what_happened(void **state)
         ok(bitkv_exists(db, "a", 1));
         fails(BITKV_ERR_BUFFER_TOO_SMALL, bitkv_get_into(db, "a", 1, buffer, 9, NULL));
         assert_int_equal(bitkv_exists(db, "x", 1), BITKV_NOT_FOUND);
-        bitkv_get_item items[3] = {{.key = "a", .key_size = 1, .buffer = buffer, .buffer_size = 1000},
-                                   {.key = "y", .key_size = 1},
-                                   {.key = NULL}};
+        bitkv_get_item items[3] = {
+            {.key = "a", .key_size = 1, .buffer = buffer, .buffer_size = 1000},
+            {.key = "y", .key_size = 1},
+            {.key = NULL}};
         (void)bitkv_multi_get(db, items, 3);
         s = statistics_of(db);
         assert_int_equal(s.gets_total, 8);
@@ -126,7 +128,8 @@ static void the_log_has_its_marks_counted_as_dead(void **state)
 static void segments_and_disk_bytes_are_those_of_the_directory(void **state)
 {
     (void)state;
-    for_both_modes(mode) {
+    for_both_modes(mode)
+    {
         bitkv_options o = one_partition(mode);
         bitkv *db = open_with(&o);
         static char value[20000];
