@@ -43,6 +43,7 @@ struct bench_engine {
     const char *durability;    /* how a normal put survives the process */
     const char *synced;        /* what a synced put does */
     const char *checksum;      /* what a get verifies */
+    bool only_if_named;        /* a variant: not run unless --engines has it */
     bool stores_nothing;       /* the null engine: its answers are not judged */
 
     const char *(*version)(void);
@@ -89,6 +90,7 @@ extern const struct bench_engine bench_engine_kyoto;
 extern const struct bench_engine bench_engine_lmdb;
 extern const struct bench_engine bench_engine_leveldb;
 extern const struct bench_engine bench_engine_rocksdb;
+extern const struct bench_engine bench_engine_rocksdb_plain;
 
 #ifdef __cplusplus
 }

@@ -164,6 +164,7 @@ const struct bench_engine bench_engine_bitkv_interval = {
     .durability = "process death, and power cuts but for the last second",
     .synced = "BITKV_DURABILITY_SYNC",
     .checksum = "every get",
+    .only_if_named = true,
     .version = bitkv_version,
     .open = engine_open_interval,
     .close = engine_close,

@@ -137,6 +137,7 @@ const struct bench_engine bench_engine_kyoto = {
     /* durability */ "process death: the record is in the shared map (reopening repairs)",
     /* synced */ "synchronize(hard) after every put",
     /* checksum */ "none",
+    /* only_if_named */ false,
     /* stores_nothing */ false,
     Version,
     Open,

@@ -21,14 +21,15 @@ const struct bench_engine *const bench_engines[] = {
     &bench_engine_leveldb,
 #endif
 #if BENCH_HAVE_ROCKSDB
-    &bench_engine_rocksdb,
+    &bench_engine_rocksdb, &bench_engine_rocksdb_plain,
 #endif
     &bench_engine_null,
 };
 const size_t bench_engine_count = sizeof(bench_engines) / sizeof(bench_engines[0]);
 
-const char *const bench_engine_names[] = {"bitkv",   "bitkv-interval", "tkrzw", "kyoto", "lmdb",
-                                          "leveldb", "rocksdb",        "null",  NULL};
+const char *const bench_engine_names[] = {
+    "bitkv",   "bitkv-interval", "tkrzw",         "kyoto", "lmdb",
+    "leveldb", "rocksdb",        "rocksdb-plain", "null",  NULL};
 
 const struct bench_engine *bench_engine_find(const char *name)
 {

@@ -22,6 +22,7 @@ struct worker {
     struct bench_histogram *histogram; /* NULL if operations are not timed */
     pthread_barrier_t *barrier;
     uint64_t start_ns, end_ns;
+    uint64_t cpu_ns;
     uint64_t wrong, failed;
     char complaint[256];
 };
@@ -109,6 +110,7 @@ static void loop_run(struct worker *worker)
 {
     const bool timed = worker->histogram != NULL;
 
+    worker->cpu_ns = bench_cpu_ns(CLOCK_THREAD_CPUTIME_ID);
     worker->start_ns = bench_now_ns();
     switch (worker->loop) {
     case BENCH_LOOP_PUT:
@@ -134,6 +136,7 @@ static void loop_run(struct worker *worker)
         break;
     }
     worker->end_ns = bench_now_ns();
+    worker->cpu_ns = bench_cpu_ns(CLOCK_THREAD_CPUTIME_ID) - worker->cpu_ns;
 }
 
 static void *worker_main(void *argument)
@@ -167,6 +170,7 @@ static void collect(struct bench_outcome *outcome, const struct worker *workers,
         if (worker->end_ns > end_ns)
             end_ns = worker->end_ns;
         outcome->operations += worker->count;
+        outcome->caller_cpu_ns += worker->cpu_ns;
         outcome->wrong += worker->wrong;
         outcome->failed += worker->failed;
         if (worker->complaint[0] != '\0' && outcome->complaint[0] == '\0')
@@ -184,6 +188,7 @@ struct bench_outcome bench_loop_run(const struct bench_engine *engine, void *db,
 {
     struct bench_outcome outcome = {0};
     struct worker *workers = calloc(threads, sizeof(*workers));
+    uint64_t process_cpu_ns;
     pthread_t handles[BENCH_THREADS_MAX];
     pthread_barrier_t barrier;
     unsigned started = 0;
@@ -204,6 +209,7 @@ struct bench_outcome bench_loop_run(const struct bench_engine *engine, void *db,
                 goto err_no_memory;
         }
     }
+    process_cpu_ns = bench_cpu_ns(CLOCK_PROCESS_CPUTIME_ID);
     if (threads == 1) {
         (void)worker_main(&workers[0]);
     } else {
@@ -220,6 +226,7 @@ struct bench_outcome bench_loop_run(const struct bench_engine *engine, void *db,
             (void)pthread_join(handles[t], NULL);
         (void)pthread_barrier_destroy(&barrier);
     }
+    outcome.process_cpu_ns = bench_cpu_ns(CLOCK_PROCESS_CPUTIME_ID) - process_cpu_ns;
     collect(&outcome, workers, threads, histogram);
     goto done;
 

@@ -18,10 +18,12 @@ enum bench_loop {
 
 struct bench_outcome {
     uint64_t operations;
-    uint64_t duration_ns; /* from the first thread's start to the last one's end */
-    uint64_t wrong;       /* values, or absences, that are not as they must be */
-    uint64_t failed;      /* calls that reported an error */
-    char complaint[256];  /* about the first of them; "" if none */
+    uint64_t duration_ns;    /* from the first thread's start to the last one's end */
+    uint64_t caller_cpu_ns;  /* processor time of the threads that called */
+    uint64_t process_cpu_ns; /* and of all: with the engine's own threads */
+    uint64_t wrong;          /* values, or absences, that are not as they must be */
+    uint64_t failed;         /* calls that reported an error */
+    char complaint[256];     /* about the first of them; "" if none */
 };
 
 /*

@@ -144,7 +144,7 @@ static bool chosen(const struct bench_options *options, const struct bench_engin
     if (engine->stores_nothing)
         return true;
     if (options->engines == NULL)
-        return strcmp(engine->name, "bitkv-interval") != 0;
+        return !engine->only_if_named;
     while (at != NULL && *at != '\0') {
         if (strncmp(at, engine->name, length) == 0 && (at[length] == ',' || at[length] == '\0'))
             return true;

@@ -98,6 +98,8 @@ static const char *unit_of(const char *name)
 {
     if (strncmp(name, "close.", 6) == 0 || strncmp(name, "reopen.", 7) == 0)
         return "s";
+    if (strncmp(name, "cpu.", 4) == 0)
+        return "ns";
     if (strncmp(name, "memory.", 7) == 0 || strncmp(name, "reopen-", 7) == 0 ||
         strncmp(name, "growth.", 7) == 0)
         return "as named";

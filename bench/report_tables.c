@@ -173,6 +173,39 @@ static void write_throughput(const struct writer *writer, unsigned threads)
     print_table(writer);
 }
 
+/* Less at the mercy of what else runs on the machine than throughput. */
+static void write_processor_time(const struct writer *writer)
+{
+    const struct bench_report *report = writer->report;
+
+    heading(writer, "Processor time, 1 thread");
+    paragraph(writer, "Nanoseconds an operation, medians: of the calling thread / of the whole "
+                      "process, which adds the engine's background threads.");
+    bench_table_clear(&table);
+    bench_table_row(&table);
+    bench_table_cell(&table, "phase");
+    for (size_t i = 0; i < report->engine_count; i++)
+        bench_table_cell(&table, "%s", report->engines[i]->title);
+    for (unsigned phase = 0; phase <= BENCH_PHASE_DELETE; phase++) {
+        if (!bench_wants(report->options, (enum bench_phase)phase))
+            continue;
+        bench_table_row(&table);
+        bench_table_cell(&table, "%s", bench_phase_names[phase]);
+        for (size_t i = 0; i < report->engine_count; i++) {
+            const char *engine = report->engines[i]->name;
+            char caller[64], process[64];
+
+            (void)snprintf(caller, sizeof(caller), "cpu.%s.1.caller_ns", bench_phase_names[phase]);
+            (void)snprintf(process, sizeof(process), "cpu.%s.1.process_ns",
+                           bench_phase_names[phase]);
+            bench_table_cell(&table, "%.0f / %.0f",
+                             bench_results_median(report->results, engine, caller),
+                             bench_results_median(report->results, engine, process));
+        }
+    }
+    print_table(writer);
+}
+
 static void write_durations(const struct writer *writer)
 {
     static const enum bench_phase phases[] = {BENCH_PHASE_CLOSE, BENCH_PHASE_REOPEN};
@@ -502,6 +535,7 @@ void bench_report_tables(FILE *stream, const struct bench_report *report, bool m
         if (report->options->threads > 1)
             write_throughput(&writer, report->options->threads);
         write_durations(&writer);
+        write_processor_time(&writer);
         write_ratios(&writer);
         write_latency(&writer);
     }

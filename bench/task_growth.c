@@ -27,7 +27,8 @@ struct operations {
     struct bench_histogram histogram;
     uint64_t ticks_max_own; /* of those that were not preempted */
     uint64_t above_1_ms, above_1_ms_own;
-    uint64_t position_max_own; /* how many keys there were at that one */
+    uint64_t position_max_own; /* how many keys there were at that one, */
+    bool slept_max_own;        /* and whether it waited for something */
 };
 
 struct growth {
@@ -37,35 +38,29 @@ struct growth {
     struct bench_workload workload;
     struct operations puts, gets;
     uint64_t slow_ticks, ms_ticks;
-    long preemptions;
+    struct rusage usage; /* at the last slow operation */
     uint64_t wrong;
 };
-
-static long preemptions(void)
-{
-    struct rusage usage;
-
-    return getrusage(RUSAGE_THREAD, &usage) == 0 ? usage.ru_nivcsw : 0;
-}
 
 static void account(struct growth *growth, struct operations *operations, uint64_t ticks,
                     uint64_t position)
 {
-    long now;
+    struct rusage before;
 
     bench_histogram_add(&operations->histogram, ticks);
     if (ticks < growth->slow_ticks)
         return;
-    now = preemptions();
+    before = growth->usage;
+    (void)getrusage(RUSAGE_THREAD, &growth->usage);
     operations->above_1_ms += ticks > growth->ms_ticks;
-    if (now == growth->preemptions) {
-        operations->above_1_ms_own += ticks > growth->ms_ticks;
-        if (ticks > operations->ticks_max_own) {
-            operations->ticks_max_own = ticks;
-            operations->position_max_own = position;
-        }
+    if (growth->usage.ru_nivcsw != before.ru_nivcsw)
+        return;
+    operations->above_1_ms_own += ticks > growth->ms_ticks;
+    if (ticks > operations->ticks_max_own) {
+        operations->ticks_max_own = ticks;
+        operations->position_max_own = position;
+        operations->slept_max_own = growth->usage.ru_nvcsw != before.ru_nvcsw;
     }
-    growth->preemptions = now;
 }
 
 static bool put(struct growth *growth, uint64_t id, uint32_t version)
@@ -122,6 +117,8 @@ static void report(const struct growth *growth, const char *what,
     bench_report_figure(name, (double)operations->ticks_max_own / bench_ticks_per_ns());
     (void)snprintf(name, sizeof(name), "growth.%s.%s.max_own_at_key", growth->phase, what);
     bench_report_figure(name, (double)operations->position_max_own);
+    (void)snprintf(name, sizeof(name), "growth.%s.%s.max_own_slept", growth->phase, what);
+    bench_report_figure(name, (double)operations->slept_max_own);
     (void)snprintf(name, sizeof(name), "growth.%s.%s.above_1_ms", growth->phase, what);
     bench_report_figure(name, (double)operations->above_1_ms);
     (void)snprintf(name, sizeof(name), "growth.%s.%s.above_1_ms_own", growth->phase, what);
@@ -135,7 +132,7 @@ static bool run(struct growth *growth, const char *phase, bool growing)
     growth->phase = phase;
     growth->puts = (struct operations){0};
     growth->gets = (struct operations){0};
-    growth->preemptions = preemptions();
+    (void)getrusage(RUSAGE_THREAD, &growth->usage);
     for (uint64_t i = 0; i < keys; i++) {
         const uint64_t id = growing ? i : bench_random_below(&growth->workload.random, keys);
         const uint64_t there = growing ? i + 1 : keys;

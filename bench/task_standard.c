@@ -42,6 +42,18 @@ bool bench_outcome_right(const char *phase, const struct bench_outcome *outcome)
     return true; /* go on: the count of wrong values is a result */
 }
 
+static void report_phase(const char *name, const struct bench_outcome *outcome)
+{
+    const double operations = (double)outcome->operations;
+    char cpu_name[96];
+
+    bench_report_figure(name, operations * 1e9 / (double)outcome->duration_ns);
+    (void)snprintf(cpu_name, sizeof(cpu_name), "cpu.%s.caller_ns", name);
+    bench_report_figure(cpu_name, (double)outcome->caller_cpu_ns / operations);
+    (void)snprintf(cpu_name, sizeof(cpu_name), "cpu.%s.process_ns", name);
+    bench_report_figure(cpu_name, (double)outcome->process_cpu_ns / operations);
+}
+
 /* One timed phase. */
 static bool run(struct session *session, enum bench_phase phase, enum bench_order order,
                 enum bench_loop loop, uint64_t count)
@@ -72,8 +84,7 @@ static bool run(struct session *session, enum bench_phase phase, enum bench_orde
         if (histogram != NULL)
             bench_report_latency(name, histogram);
         else
-            bench_report_figure(name,
-                                (double)outcome.operations * 1e9 / (double)outcome.duration_ns);
+            report_phase(name, &outcome);
     }
     free(histogram);
     return true;

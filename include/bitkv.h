@@ -109,8 +109,8 @@ BITKV_API const char *bitkv_error_name(int code);
 /**
  * What went wrong in the last failing call of this thread: which file, which
  * offset, what the system said, what to do.
- * @return a string owned by the thread and valid until its next failing call;
- *         "" if none failed yet; never NULL
+ * @return a string owned by the thread and valid until its next failing call
+ *         (a call that succeeds leaves it); "" if none failed yet; never NULL
  */
 BITKV_API const char *bitkv_error_context(void);
 
@@ -131,7 +131,8 @@ typedef enum bitkv_durability {
     /** Never synced on purpose: a power cut may take it (a sync of a later
      *  write, of bitkv_sync() or of the kernel covers it). */
     BITKV_DURABILITY_NONE = 1,
-    /** Synced within `sync_interval_ms`: a power cut takes that much. */
+    /** Synced within `sync_interval_ms`, as long as the process lives (else by
+     *  the kernel, or at the next opening): a power cut takes that much. */
     BITKV_DURABILITY_INTERVAL = 2,
     /** Synced before the call returns; writers that wait share one sync. */
     BITKV_DURABILITY_SYNC = 3,
@@ -299,7 +300,8 @@ BITKV_API int bitkv_open(bitkv **db, const char *directory, const bitkv_options 
  * the next opening fast, release everything but views still held.
  *
  * May be called from any thread. Calls that are running when it is called are
- * finished first; no call may begin after it.
+ * finished first; one that races with it returns BITKV_ERR_CLOSED. Once it has
+ * returned, the handle is gone.
  *
  * @param db the handle; NULL is BITKV_OK
  * @return BITKV_OK, or the first error of the final sync and checkpoint: the
@@ -324,8 +326,9 @@ BITKV_API int bitkv_close(bitkv *db);
  * @param value      may be NULL if value_size is 0
  * @param value_size 0 to BITKV_VALUE_SIZE_MAX bytes
  * @return BITKV_OK once the write is as durable as the options ask;
- *         BITKV_ERR_NO_SPACE: nothing was written, reads and deletes go on,
- *         and writing resumes by itself when there is room;
+ *         BITKV_ERR_NO_SPACE: nothing was written; reads go on, so do deletes
+ *         and puts that fit into what is reserved, and writing resumes by
+ *         itself when there is room;
  *         BITKV_ERR_SYNC_FAILED: now or earlier a sync failed. Of a call that
  *         waited for that sync, the effect may be visible and may or may not
  *         survive; the partition refuses writes until it is reopened
@@ -401,7 +404,8 @@ typedef struct bitkv_get_item {
 } bitkv_get_item;
 
 /**
- * Read many values. Several times the speed of single gets: the keys are
+ * Read many values. Several times the speed of single gets where these wait for
+ * memory: the keys are
  * hashed, located and fetched as a pipeline whose cache misses overlap (after
  * the group prefetching of Chen et al., "Improving Hash Join Performance
  * through Prefetching", ICDE 2004).
@@ -459,7 +463,8 @@ typedef enum bitkv_scan_flags {
 
 /**
  * Receives a record of bitkv_scan(). May call into the database.
- * @return 0 to go on; anything else stops, and is what bitkv_scan() returns
+ * @return 0 to go on; anything else stops, and is what bitkv_scan() returns: a
+ *         number above 1 cannot be taken for one of the library's codes
  */
 typedef int (*bitkv_scan_cb)(void *user, const bitkv_record *record);
 
@@ -517,7 +522,7 @@ typedef struct bitkv_statistics {
     /* gauges */
     uint64_t keys;           /**< live */
     uint64_t live_bytes;     /**< of the data files: records that a get can find */
-    uint64_t dead_bytes;     /**< of the data files: overwritten and deleted */
+    uint64_t dead_bytes;     /**< of the data files: overwritten, deleted, tombstones, marks */
     uint64_t disk_bytes;     /**< data, hint and checkpoint files, as allocated */
     uint64_t segments;       /**< data files */
     uint64_t segments_open;  /**< mapped or held by descriptor now */

@@ -39,6 +39,11 @@
 #include <sys/resource.h>
 #include <time.h>
 
+/* Descriptors that a partition cannot do without, and that everything else in
+ * the process gets by with. */
+#define DESCRIPTORS_OF_PARTITION 2u
+#define DESCRIPTORS_BESIDE       16u
+
 /* --- the directory ---------------------------------------------------------------------- */
 
 /* Makes the entry of a directory that was just created durable. */
@@ -60,12 +65,22 @@ static int open_directory(struct bkv_dir *dir, const char *path, const bitkv_opt
     dir->dir_mode = (mode_t)options->directory_mode;
     bool create = options->create_if_missing && !options->read_only;
     bool made = create && bkv_io->mkdirat(AT_FDCWD, path, dir->dir_mode) == 0;
+    if (create && !made && errno == ENOENT)
+        return bkv_error(BITKV_ERR_NO_DATABASE,
+                         "cannot create %s: its parent directory does not exist; create that first",
+                         path);
     if (create && !made && errno != EEXIST)
         return bkv_error_sys(errno, "cannot create directory %s", path);
     dir->fd = bkv_dir_descriptor(AT_FDCWD, path, 0);
     if (dir->fd < 0) {
         int code = bkv_error_sys(errno, "cannot open directory %s", path);
-        return errno == ENOENT ? bkv_error(BITKV_ERR_NO_DATABASE, "%s does not exist", path) : code;
+        if (errno == ENOTDIR)
+            return bkv_error(BITKV_ERR_INVALID, "%s is not a directory", path);
+        if (errno == ENOENT)
+            return bkv_error(BITKV_ERR_NO_DATABASE, "%s does not exist%s", path,
+                             options->read_only ? "; read-only openings create none"
+                                                : "; create_if_missing = true makes one");
+        return code;
     }
     char *absolute = realpath(path, NULL);
     dir->path = bkv_strdup(absolute != NULL ? absolute : path);
@@ -77,8 +92,12 @@ static int open_directory(struct bkv_dir *dir, const char *path, const bitkv_opt
 
 static void close_directory(struct bkv_dir *dir)
 {
-    if (dir->fd >= 0)
-        (void)bkv_io->close(dir->fd); /* and with it the lock */
+    if (dir->fd >= 0) {
+        /* Given up by name: a child that was forked a moment ago, or without
+         * handlers, may have a copy of the descriptor that would keep it. */
+        (void)bkv_io->flock(dir->fd, LOCK_UN);
+        (void)bkv_io->close(dir->fd);
+    }
     dir->fd = -1;
     bkv_mfree(dir->path);
     dir->path = NULL;
@@ -147,13 +166,31 @@ static int make_partitions(struct bkv_dir *dir, uint32_t count)
     return bkv_dir_sync(dir, NULL);
 }
 
+/* A partition that is written holds its directory and its tail, and a spare now
+ * and then. Refused here, rather than by the first write that finds none. */
+static int check_descriptors(const struct bkv_dir *dir, const bitkv_options *options,
+                             uint32_t partitions)
+{
+    struct rlimit limit;
+    if (options->read_only || getrlimit(RLIMIT_NOFILE, &limit) != 0 ||
+        limit.rlim_cur == RLIM_INFINITY)
+        return BITKV_OK;
+    uint64_t needed = DESCRIPTORS_OF_PARTITION * (uint64_t)partitions + DESCRIPTORS_BESIDE;
+    if (needed <= limit.rlim_cur)
+        return BITKV_OK;
+    return bkv_error(BITKV_ERR_TOO_MANY_FILES,
+                     "%s: %" PRIu32 " partitions need %" PRIu64 " descriptors and the limit is "
+                     "%" PRIu64 "; raise `ulimit -n`, or take fewer partitions",
+                     dir->path, partitions, needed, (uint64_t)limit.rlim_cur);
+}
+
 static int create_database(struct bkv_dir *dir, const bitkv_options *options,
                            struct bkv_manifest *manifest)
 {
-    int rc = bkv_dir_list(dir, NULL, dir, refuse_data);
+    int rc =
+        bkv_manifest_init(manifest, options->partitions != 0 ? options->partitions : cpu_count());
     if (rc == BITKV_OK)
-        rc = bkv_manifest_init(manifest,
-                               options->partitions != 0 ? options->partitions : cpu_count());
+        rc = check_descriptors(dir, options, manifest->partitions);
     if (rc == BITKV_OK)
         rc = make_partitions(dir, manifest->partitions);
     if (rc == BITKV_OK)
@@ -166,36 +203,46 @@ static int read_or_create(struct bkv_dir *dir, const bitkv_options *options,
 {
     int rc = bkv_manifest_read(dir, manifest);
     if (rc == BITKV_NOT_FOUND) {
+        rc = bkv_dir_list(dir, NULL, dir, refuse_data);
+        if (rc != BITKV_OK)
+            return rc;
         if (!options->create_if_missing || options->read_only)
-            return bkv_error(BITKV_ERR_NO_DATABASE, "%s has no " BKV_MANIFEST_NAME, dir->path);
+            return bkv_error(BITKV_ERR_NO_DATABASE, "%s has no " BKV_MANIFEST_NAME "%s", dir->path,
+                             options->read_only ? "; read-only openings create none"
+                                                : "; create_if_missing = true makes one");
         return create_database(dir, options, manifest);
     }
     if (rc != BITKV_OK)
         return rc;
     if (options->error_if_exists)
-        return bkv_error(BITKV_ERR_EXISTS, "%s has a database already", dir->path);
+        return bkv_error(BITKV_ERR_EXISTS,
+                         "%s has a database already; error_if_exists = false opens it", dir->path);
     if (options->partitions != 0 && options->partitions != manifest->partitions)
         return bkv_error(BITKV_ERR_PARTITION_COUNT,
                          "%s was created with %" PRIu32 " partitions and is opened with %" PRIu32
                          "; 0 takes what it has",
                          dir->path, manifest->partitions, options->partitions);
-    return BITKV_OK;
+    return check_descriptors(dir, options, manifest->partitions);
 }
 
-/* Of each partition. Descriptors bound it with pwrite; a mapping needs none,
- * but the kernel has a limit of mappings (vm.max_map_count, 65,530). */
-static uint32_t open_segments_limit(const struct bkv_store *store)
+/* Shares of each partition. Descriptors bound the open segments with pwrite; a
+ * mapping needs none, but the kernel has a limit of mappings (vm.max_map_count,
+ * 65,530). Half of the descriptors are the program's, a sixth is for
+ * full segments that wait for their sync. */
+static void set_shares(struct bkv_store *store)
 {
-    uint64_t total = store->options.max_open_segments;
     uint32_t partitions = store->manifest.partitions;
+    struct rlimit limit = {.rlim_cur = 1024};
+    (void)getrlimit(RLIMIT_NOFILE, &limit);
+    uint64_t half = bkv_min64(limit.rlim_cur, 8192) / 2;
+    uint64_t total = store->options.max_open_segments;
     if (total == 0) {
-        struct rlimit limit = {.rlim_cur = 1024};
-        (void)getrlimit(RLIMIT_NOFILE, &limit);
-        uint64_t half = bkv_min64(limit.rlim_cur, 8192) / 2;
-        uint64_t needed = 4ull * partitions; /* tails, spares and work in progress */
+        uint64_t needed = 5ull * partitions; /* directories, tails, spares, work in progress */
         total = store->mapped ? 16384 : (half > needed ? half - needed : 0);
     }
-    return (uint32_t)bkv_max64(1, bkv_min64(total / partitions, BKV_SEGMENTS_MAX));
+    store->open_segments_max =
+        (uint32_t)bkv_max64(1, bkv_min64(total / partitions, BKV_SEGMENTS_MAX));
+    store->sealed_max = (uint32_t)bkv_max64(1, half / 3 / partitions);
 }
 
 /* --- the partitions -------------------------------------------------------------------------- */
@@ -256,7 +303,7 @@ static int open_in(struct bitkv *db)
         return rc;
     db->hash_key = store->manifest.hash_key;
     db->partition_count = store->manifest.partitions;
-    store->open_segments_max = open_segments_limit(store);
+    set_shares(store);
     db->partitions = bkv_calloc(db->partition_count, sizeof *db->partitions);
     if (db->partitions == NULL)
         return bkv_error(BITKV_ERR_NO_MEMORY, "no memory for %" PRIu32 " partitions",

@@ -57,9 +57,11 @@ static inline int begin(const struct bitkv *db, struct bkv_epoch_slot **slot)
 
 static inline int check_key(const void *key, size_t key_size)
 {
-    if (BKV_UNLIKELY(key == NULL || key_size == 0 || key_size > BITKV_KEY_SIZE_MAX))
+    if (BKV_UNLIKELY(key_size == 0 || key_size > BITKV_KEY_SIZE_MAX))
         return bkv_error(BITKV_ERR_INVALID, "a key has 1 to %u bytes, not %zu", BITKV_KEY_SIZE_MAX,
-                         key == NULL ? (size_t)0 : key_size);
+                         key_size);
+    if (BKV_UNLIKELY(key == NULL))
+        return bkv_error(BITKV_ERR_INVALID, "the key is NULL and its size %zu", key_size);
     return BITKV_OK;
 }
 
@@ -143,6 +145,23 @@ int bitkv_exists(bitkv *db, const void *key, size_t key_size)
 /* --- reading many
  * --------------------------------------------------------------------------------- */
 
+/* The failure to be returned: of the item that comes first, whichever stage or
+ * order found it. */
+struct first_failure {
+    size_t index; /* SIZE_MAX: none */
+    int status;
+    char context[BKV_ERROR_CONTEXT_SIZE];
+};
+
+static void note_failure(struct first_failure *first, size_t index, int status)
+{
+    if (index >= first->index)
+        return;
+    first->index = index;
+    first->status = status;
+    (void)memcpy(first->context, bitkv_error_context(), strlen(bitkv_error_context()) + 1);
+}
+
 static void get_item(struct bkv_partition *partition, struct bkv_epoch_slot *slot,
                      const struct bkv_hash *hash, bitkv_get_item *item)
 {
@@ -159,8 +178,9 @@ static void get_item(struct bkv_partition *partition, struct bkv_epoch_slot *slo
 /* One stage over the whole group, then the next, so that each stage's cache
  * misses overlap. */
 static void get_group(struct bitkv *db, struct bkv_epoch_slot *slot, bitkv_get_item *items,
-                      size_t count)
+                      size_t at, size_t count, struct first_failure *first)
 {
+    items += at;
     struct bkv_hash hashes[PIPELINE];
     struct bkv_partition *partitions[PIPELINE]; /* NULL: not a key */
     for (size_t i = 0; i < count; i++) {
@@ -168,8 +188,10 @@ static void get_group(struct bitkv *db, struct bkv_epoch_slot *slot, bitkv_get_i
         items[i].value_size = 0;
         items[i].status = check_key(items[i].key, items[i].key_size);
         partitions[i] = NULL;
-        if (items[i].status != BITKV_OK)
+        if (BKV_UNLIKELY(items[i].status != BITKV_OK)) {
+            note_failure(first, at + i, items[i].status);
             continue;
+        }
         hashes[i] = bkv_hash(&db->hash_key, items[i].key, items[i].key_size);
         partitions[i] = route(db, &hashes[i]);
         bkv_partition_prefetch_index(partitions[i], &hashes[i]);
@@ -183,8 +205,11 @@ static void get_group(struct bitkv *db, struct bkv_epoch_slot *slot, bitkv_get_i
             bkv_partition_prefetch_record(partitions[i], &hashes[i]);
     }
     for (size_t i = 0; i < count; i++) {
-        if (partitions[i] != NULL)
-            get_item(partitions[i], slot, &hashes[i], &items[i]);
+        if (BKV_UNLIKELY(partitions[i] == NULL))
+            continue;
+        get_item(partitions[i], slot, &hashes[i], &items[i]);
+        if (BKV_UNLIKELY(items[i].status < 0))
+            note_failure(first, at + i, items[i].status);
     }
 }
 
@@ -196,14 +221,13 @@ int bitkv_multi_get(bitkv *db, bitkv_get_item *items, size_t count)
     int rc = begin(db, &slot);
     if (rc != BITKV_OK)
         return rc;
+    struct first_failure first; /* its text is not looked at before there is one */
+    first.index = SIZE_MAX;
     for (size_t at = 0; at < count; at += PIPELINE)
-        get_group(db, slot, items + at, count - at < PIPELINE ? count - at : PIPELINE);
+        get_group(db, slot, items, at, count - at < PIPELINE ? count - at : PIPELINE, &first);
     bkv_epoch_exit(slot);
-    for (size_t i = 0; i < count; i++) {
-        if (items[i].status < 0)
-            return items[i].status;
-    }
-    return BITKV_OK;
+    /* cppcheck-suppress uninitvar ; note_failure() sets all of it, index included */
+    return first.index == SIZE_MAX ? BITKV_OK : bkv_error(first.status, "%s", first.context);
 }
 
 /* --- writing
@@ -218,7 +242,11 @@ static int check_write(const struct bitkv *db, const void *key, size_t key_size,
     if (BKV_UNLIKELY((unsigned)durability > BITKV_DURABILITY_SYNC))
         return bkv_error(BITKV_ERR_INVALID, "%d is no bitkv_durability", (int)durability);
     if (BKV_UNLIKELY(db != NULL && db->store.options.read_only))
-        return bkv_error(BITKV_ERR_READ_ONLY, "%s was opened read-only", db->store.dir.path);
+        return bkv_forked(db->fork_generation)
+                   ? refuse_call(db)
+                   : bkv_error(BITKV_ERR_READ_ONLY,
+                               "%s was opened read-only; open it with read_only = false to write",
+                               db->store.dir.path);
     return BITKV_OK;
 }
 
@@ -228,9 +256,11 @@ int bitkv_put_with(bitkv *db, const void *key, size_t key_size, const void *valu
     int rc = check_write(db, key, key_size, durability);
     if (BKV_UNLIKELY(rc != BITKV_OK))
         return rc;
-    if (BKV_UNLIKELY(value_size > BITKV_VALUE_SIZE_MAX || (value == NULL && value_size > 0)))
+    if (BKV_UNLIKELY(value_size > BITKV_VALUE_SIZE_MAX))
         return bkv_error(BITKV_ERR_INVALID, "a value has 0 to %u bytes, not %zu",
-                         BITKV_VALUE_SIZE_MAX, value == NULL ? (size_t)0 : value_size);
+                         BITKV_VALUE_SIZE_MAX, value_size);
+    if (BKV_UNLIKELY(value == NULL && value_size > 0))
+        return bkv_error(BITKV_ERR_INVALID, "the value is NULL and its size %zu", value_size);
     struct bkv_epoch_slot *slot = NULL;
     rc = begin(db, &slot);
     if (BKV_UNLIKELY(rc != BITKV_OK))
@@ -283,13 +313,20 @@ int bitkv_sync(bitkv *db)
 /* --- scanning and statistics
  * ---------------------------------------------------------------------------- */
 
-/* The database whose callback this thread runs: closing it there would wait
- * for itself. */
-static _Thread_local const bitkv *scanning;
+/* The databases whose callbacks this thread runs, one inside of the other:
+ * closing one of them there would wait for itself. */
+struct scanned {
+    const bitkv *db;
+    const struct scanned *outer;
+};
+static _Thread_local const struct scanned *scanning;
 
 bool bkv_db_scanning_here(const struct bitkv *db)
 {
-    return scanning == db;
+    const struct scanned *s = scanning;
+    while (s != NULL && s->db != db)
+        s = s->outer;
+    return s != NULL;
 }
 
 int bitkv_scan(bitkv *db, unsigned flags, bitkv_scan_cb scan_cb, void *user)
@@ -303,24 +340,16 @@ int bitkv_scan(bitkv *db, unsigned flags, bitkv_scan_cb scan_cb, void *user)
     /* Long work stays out of the section, or nothing could be reclaimed. */
     atomic_fetch_add(&db->scans, 1);
     bkv_epoch_exit(slot);
-    const bitkv *outer = scanning;
-    scanning = db;
-    int first_error = BITKV_OK;
-    char context[BKV_ERROR_CONTEXT_SIZE] = "";
-    for (uint32_t i = 0; i < db->partition_count && rc == BITKV_OK; i++) {
-        rc = bkv_partition_scan(db->partitions[i], flags, scan_cb, user, &db->closing);
-        if (rc == BITKV_ERR_CORRUPT || rc == BITKV_ERR_IO) {
-            if (first_error == BITKV_OK) {
-                first_error = rc;
-                (void)strncpy(context, bitkv_error_context(), sizeof context - 1);
-            }
-            rc = BITKV_OK;
-        }
-    }
-    scanning = outer;
+    struct scanned here = {.db = db, .outer = scanning};
+    scanning = &here;
+    struct bkv_scan_failure failure;
+    failure.code = BITKV_OK;
+    for (uint32_t i = 0; i < db->partition_count && rc == BITKV_OK; i++)
+        rc = bkv_partition_scan(db->partitions[i], flags, scan_cb, user, &db->closing, &failure);
+    scanning = here.outer;
     atomic_fetch_sub(&db->scans, 1);
-    if (rc == BITKV_OK && first_error != BITKV_OK)
-        rc = bkv_error(first_error, "%s", context);
+    if (rc == BITKV_OK && failure.code != BITKV_OK)
+        rc = bkv_error(failure.code, "%s", failure.context);
     return rc;
 }
 

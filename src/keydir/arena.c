@@ -45,6 +45,9 @@
 #define SPARE_SHARE     16u
 #define SPARE_BYTES_MIN (8u * PAGE_SIZE)
 
+/* Asking whether readers have left makes a system call (base/epoch.c). */
+#define RECLAIM_BATCH 8u
+
 _Static_assert(CHUNK_MAX / CHUNK_MIN < PAGE_SIZE, "a spare's size fits below its address");
 
 void bkv_arena_account(struct arena *arena, uint64_t bytes)
@@ -203,11 +206,12 @@ void bkv_arena_subtable_retire(struct arena *arena, struct subtable *st)
     else
         arena->retired_first = st;
     arena->retired_last = st;
+    arena->retired_count++;
 }
 
 void bkv_arena_reclaim(struct arena *arena)
 {
-    if (arena->retired_first == NULL)
+    if (arena->retired_count < RECLAIM_BATCH)
         return;
     /* As a rule everything has passed: one look at the readers then does. */
     bool all = bkv_epoch_passed(subtable_tail(arena->retired_last)->stamp);
@@ -217,6 +221,7 @@ void bkv_arena_reclaim(struct arena *arena)
         if (!all && !bkv_epoch_passed(tail->stamp))
             return;
         arena->retired_first = tail->next;
+        arena->retired_count--;
         if (arena->retired_first == NULL)
             arena->retired_last = NULL;
         bkv_arena_subtable_free(arena, st);

@@ -99,10 +99,11 @@ struct arena {
     uint64_t free_pages;
     struct free_page *free_tables[SUBTABLE_CLASSES];
     struct subtable *retired_first, *retired_last; /* stamps ascending */
-    _Atomic uint64_t memory;                       /* bytes */
-    _Atomic uint64_t chunk_bytes;                  /* of them in chunks */
-    _Atomic uintptr_t spare;                       /* base | size / CHUNK_MIN; 0: none */
-    _Atomic bool wanted;                           /* a spare */
+    uint32_t retired_count;
+    _Atomic uint64_t memory;      /* bytes */
+    _Atomic uint64_t chunk_bytes; /* of them in chunks */
+    _Atomic uintptr_t spare;      /* base | size / CHUNK_MIN; 0: none */
+    _Atomic bool wanted;          /* a spare */
 };
 
 /* ---------------------------------------------------------------- keydir */

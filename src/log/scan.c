@@ -144,6 +144,27 @@ static int zeros_to_end(struct bkv_scanner *s, uint64_t offset, bool *zeros)
     return BITKV_OK;
 }
 
+/* Where the zeros begin that reach to the end; `from` is not among them. */
+static int end_without_zeros(struct bkv_scanner *s, uint64_t from, uint64_t *end)
+{
+    *end = from + BKV_RECORD_ALIGNMENT;
+    for (uint64_t at = from; at < s->end;) {
+        const uint8_t *bytes;
+        size_t n = (size_t)bkv_min64(BKV_SCAN_WINDOW_BYTES, s->end - at);
+        int rc = fetch(s, at, n, &bytes);
+        if (rc != BITKV_OK)
+            return rc;
+        size_t used = n;
+        while (used > 0 && bytes[used - 1] == 0)
+            used--;
+        if (used > 0)
+            *end = bkv_align_up(at + used, BKV_RECORD_ALIGNMENT);
+        at += n;
+    }
+    *end = bkv_min64(*end, s->end);
+    return BITKV_OK;
+}
+
 /* The first offset at or above `from` where a record verifies, or the end. */
 static int resynchronise(struct bkv_scanner *s, uint64_t from, uint64_t *found)
 {
@@ -191,6 +212,10 @@ int bkv_scanner_next(struct bkv_scanner *s, struct bkv_scan_item *item)
     }
     uint64_t next = s->end;
     rc = resynchronise(s, at + BKV_RECORD_ALIGNMENT, &next);
+    if (rc != BITKV_OK)
+        return rc;
+    if (next == s->end) /* space that was reserved and not reached is no damage */
+        rc = end_without_zeros(s, at, &next);
     if (rc != BITKV_OK)
         return rc;
     item->kind = BKV_SCAN_DAMAGE;

@@ -26,6 +26,7 @@ void bkv_log(const struct bkv_store *store, bitkv_log_level level, const char *f
 static void release(struct bkv_partition *p)
 {
     bkv_segments_free(p);
+    bkv_file_close(&p->directory);
     bkv_keydir_destroy(p->keydir);
     (void)pthread_cond_destroy(&p->open_wait);
     (void)pthread_mutex_destroy(&p->open_wait_mutex);
@@ -62,6 +63,7 @@ int bkv_partition_start(struct bkv_partition **out, struct bkv_store *store, uin
         return bkv_error(BITKV_ERR_NO_MEMORY, "no memory for partition %u", index);
     p->store = store;
     p->index = index;
+    p->directory = BKV_FILE_NONE;
     p->next_sequence = 1;
     p->next_id = 1;
     /* With default attributes these cannot fail on Linux. */

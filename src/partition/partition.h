@@ -9,6 +9,7 @@
 
 #include "base/epoch.h"
 #include "base/hash.h"
+#include "base/limits.h"
 #include "io/file.h"
 #include "log/manifest.h"
 
@@ -22,6 +23,7 @@ struct bkv_store {
     bitkv_options options;      /* checked, with every default filled in */
     bool mapped;                /* BITKV_IO_MMAP runs, else BITKV_IO_PWRITE */
     uint32_t open_segments_max; /* of one partition */
+    uint32_t sealed_max;        /* full segments of one that wait for their sync */
 };
 
 /* A message for the log callback, if there is one. */
@@ -64,8 +66,15 @@ int bkv_partition_put(struct bkv_partition *partition, const struct bkv_hash *ha
 int bkv_partition_del(struct bkv_partition *partition, const struct bkv_hash *hash, const void *key,
                       size_t key_size, bitkv_durability durability);
 int bkv_partition_sync(struct bkv_partition *partition);
+/* Records that cannot be shown: the first one's code, and what it was. */
+struct bkv_scan_failure {
+    int code; /* BITKV_OK: none */
+    char context[BKV_ERROR_CONTEXT_SIZE];
+};
+/* Returns what the callback did, or what kept the scan from going on; records
+ * that could not be read are in `failure`, and the others are visited. */
 int bkv_partition_scan(struct bkv_partition *partition, unsigned flags, bitkv_scan_cb scan_cb,
-                       void *user, const _Atomic bool *stop);
+                       void *user, const _Atomic bool *stop, struct bkv_scan_failure *failure);
 /* Adds its figures to `statistics`; gauges of the whole database are left. */
 void bkv_partition_stats(struct bkv_partition *partition, bitkv_statistics *statistics);
 

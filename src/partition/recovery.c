@@ -303,6 +303,8 @@ static int list_files(struct bkv_recover *r)
     int rc = bkv_dir_list(&r->p->store->dir, directory, r, on_entry);
     if (rc == BITKV_NOT_FOUND)
         return bkv_error(BITKV_ERR_CORRUPT, "%s/%s is missing", r->p->store->dir.path, directory);
+    if (rc == BITKV_OK && !r->p->store->options.read_only)
+        rc = bkv_file_open(&r->p->directory, &r->p->store->dir, directory, O_RDONLY | O_DIRECTORY);
     for (size_t i = 0; i < r->count && rc == BITKV_OK; i++)
         rc = examine(r, &r->found[i]);
     if (rc == BITKV_OK)
@@ -416,6 +418,21 @@ static void arm_sync(struct bkv_recover *r, struct bkv_found *f)
     r->p->sync_armed = true;
 }
 
+/* A hint that the checkpoint made superfluous was not opened; it takes room
+ * all the same. One that cannot be opened will be written anew. */
+static void measure_hint(struct bkv_recover *r, const struct bkv_found *f)
+{
+    char name[BKV_NAME_SIZE];
+    bkv_name_hint(name, r->p->index, f->id);
+    struct bkv_file file;
+    uint64_t size = 0;
+    if (bkv_file_open(&file, &r->p->store->dir, name, O_RDONLY) != BITKV_OK)
+        return;
+    if (bkv_file_size(&file, &size) == BITKV_OK)
+        atomic_store(&f->segment->hint_bytes, size);
+    bkv_file_close(&file);
+}
+
 static int set_phases(struct bkv_recover *r)
 {
     struct bkv_partition *p = r->p;
@@ -423,8 +440,9 @@ static int set_phases(struct bkv_recover *r)
     for (size_t i = 0; i < r->count; i++) {
         struct bkv_found *f = &r->found[i];
         last = f;
-        bool done =
-            p->store->options.read_only || f->segment->hint_bytes != 0 || (f->covered && f->hint);
+        if (f->covered && f->hint)
+            measure_hint(r, f);
+        bool done = p->store->options.read_only || f->segment->hint_bytes != 0;
         atomic_store(&f->segment->phase, done ? BKV_PHASE_FINISHED : BKV_PHASE_SEALED);
     }
     if (p->store->options.read_only || last == NULL)

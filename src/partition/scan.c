@@ -18,6 +18,7 @@
 #include "log/filename.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -28,17 +29,16 @@ struct scan {
     void *user;
     uint8_t *buffer; /* for records that are not mapped */
     size_t capacity;
-    int first_error;
-    char first_context[BKV_ERROR_CONTEXT_SIZE];
+    struct bkv_scan_failure *failure;
 };
 
 static void keep_error(struct scan *scan, int rc)
 {
-    if (scan->first_error != BITKV_OK)
+    struct bkv_scan_failure *failure = scan->failure;
+    if (failure->code != BITKV_OK)
         return;
-    scan->first_error = rc;
-    (void)memcpy(scan->first_context, bitkv_error_context(), sizeof scan->first_context);
-    scan->first_context[sizeof scan->first_context - 1] = '\0';
+    failure->code = rc;
+    (void)snprintf(failure->context, sizeof failure->context, "%s", bitkv_error_context());
 }
 
 /* The bytes of a record: in the mapping, or read into the buffer. With `keys`
@@ -155,9 +155,10 @@ static int visit_entries(struct scan *scan, const struct bkv_keydir_entries *ent
 }
 
 int bkv_partition_scan(struct bkv_partition *p, unsigned flags, bitkv_scan_cb scan_cb, void *user,
-                       const _Atomic bool *stop)
+                       const _Atomic bool *stop, struct bkv_scan_failure *failure)
 {
-    struct scan scan = {.p = p, .flags = flags, .scan_cb = scan_cb, .user = user};
+    struct scan scan = {
+        .p = p, .flags = flags, .scan_cb = scan_cb, .user = user, .failure = failure};
     struct bkv_keydir_entries entries = {0};
     uint64_t cursor = 0;
     int rc = BITKV_OK;
@@ -174,7 +175,5 @@ int bkv_partition_scan(struct bkv_partition *p, unsigned flags, bitkv_scan_cb sc
     } while (rc == BITKV_OK && cursor != 0);
     bkv_keydir_entries_free(&entries);
     bkv_mfree(scan.buffer);
-    if (rc == BITKV_OK && scan.first_error != BITKV_OK)
-        rc = bkv_error(scan.first_error, "%s", scan.first_context);
     return rc;
 }

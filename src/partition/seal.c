@@ -14,6 +14,7 @@
  */
 #include "partition/state.h"
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "io/io.h"
 #include "log/filename.h"
@@ -24,14 +25,15 @@
 #include <string.h>
 #include <sys/mman.h>
 
-/* Records between two looks at what writers wait for. */
-#define URGENT_EVERY 4096u
+/* Records of one slice: some tenths of a millisecond. */
+#define SLICE_RECORDS 4096u
 
 /* A hint that left out what does not verify would hide the damage from every
  * opening that follows. */
 static int copy_entries(struct bkv_partition *p, const struct bkv_file *file,
                         struct bkv_scanner *scanner, struct bkv_hint_writer *writer)
 {
+    uint64_t slice_begun = bkv_now_ns();
     for (uint32_t n = 1;; n++) {
         struct bkv_scan_item item;
         int rc = bkv_scanner_next(scanner, &item);
@@ -53,8 +55,8 @@ static int copy_entries(struct bkv_partition *p, const struct bkv_file *file,
             if (rc != BITKV_OK)
                 return rc;
         }
-        if (n % URGENT_EVERY == 0)
-            bkv_worker_urgent(p);
+        if (n % SLICE_RECORDS == 0)
+            bkv_worker_yield(p, &slice_begun);
     }
 }
 
@@ -112,7 +114,7 @@ static int finish(struct bkv_partition *p, struct bkv_segment *segment, const st
 static int finish_with_file(struct bkv_partition *p, struct bkv_segment *segment)
 {
     struct bkv_mapping *mapping = atomic_load(&segment->open);
-    if (segment->written) {
+    if (atomic_load(&segment->written)) {
         int rc = finish(p, segment, &mapping->file);
         if (rc == BITKV_OK && mapping->base != NULL) {
             /* Nobody writes there any more, by mistake either. */
@@ -146,6 +148,8 @@ int bkv_seal_next(struct bkv_partition *p, bool *did)
         return rc;
     atomic_store_explicit(&segment->phase, BKV_PHASE_FINISHED, memory_order_release);
     bkv_lock(&p->lock);
+    if (atomic_load(&segment->written))
+        p->sealed_count--;
     struct bkv_segment *next = segment->next;
     while (next != NULL && atomic_load(&next->phase) == BKV_PHASE_FINISHED)
         next = next->next;

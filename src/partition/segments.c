@@ -8,6 +8,8 @@
  * entries. A reader marks the segment, the hand clears marks and closes the
  * first FINISHED segment that has none.
  *
+ * A segment that recovery found may be closed before it is FINISHED, too.
+ *
  * Closing: `open` is set to NULL, so that no new reader finds the mapping, and
  * the table's reference to it is dropped once every reader of that moment has
  * left. Views hold references of their own.
@@ -17,8 +19,8 @@
  * reference keeps the file even if it is evicted in between.
  *
  * Failure modes: a file that can't be opened is the reader's error, nothing
- * else changes. At EMFILE, what can be closed is closed and the open is tried
- * once more.
+ * else changes. At EMFILE, what can be closed is closed, and the open tried
+ * again as long as descriptors of closed files wait for their readers to leave.
  */
 #include "partition/state.h"
 
@@ -29,6 +31,12 @@
 
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <time.h>
+
+/* How often a reader that gets no descriptor tries again, 0.2 ms apart: while
+ * closed files wait for their readers, and at least, for those of siblings. */
+#define DESCRIPTOR_WAITS_MAX 5000u
+#define DESCRIPTOR_WAITS_MIN 50u
 
 struct bkv_segment *bkv_segment_new(struct bkv_partition *p, uint64_t id)
 {
@@ -137,6 +145,13 @@ static bool close_segment(struct bkv_partition *p, struct bkv_segment *segment)
     return true;
 }
 
+/* Its descriptor is for writing and syncing, not only for readers (I6). */
+static bool in_use(const struct bkv_segment *segment)
+{
+    return atomic_load(&segment->written) &&
+           atomic_load_explicit(&segment->phase, memory_order_acquire) != BKV_PHASE_FINISHED;
+}
+
 /* Advances the hand to the next segment that may be closed, and closes it. */
 static bool close_one(struct bkv_partition *p, const struct bkv_segment *keep)
 {
@@ -147,8 +162,7 @@ static bool close_one(struct bkv_partition *p, const struct bkv_segment *keep)
             p->clock_hand = 0;
         struct bkv_segment *segment = table_peek(&p->table, p->clock_hand++);
         if (segment == NULL || segment == keep ||
-            atomic_load_explicit(&segment->open, memory_order_relaxed) == NULL ||
-            atomic_load_explicit(&segment->phase, memory_order_acquire) != BKV_PHASE_FINISHED)
+            atomic_load_explicit(&segment->open, memory_order_relaxed) == NULL || in_use(segment))
             continue;
         if (atomic_exchange_explicit(&segment->referenced, 0, memory_order_relaxed) == 0)
             return close_segment(p, segment);
@@ -194,6 +208,14 @@ static int open_file(struct bkv_partition *p, const struct bkv_segment *segment,
     return rc;
 }
 
+/* What was closed keeps its descriptor until the readers of that moment have
+ * left; the caller is in no section. */
+static void wait_for_readers(void)
+{
+    struct timespec t = {.tv_sec = 0, .tv_nsec = 200000};
+    (void)clock_nanosleep(CLOCK_MONOTONIC, 0, &t, NULL);
+}
+
 int bkv_segment_pin(struct bkv_partition *p, struct bkv_segment *segment,
                     struct bkv_mapping **mapping)
 {
@@ -203,9 +225,13 @@ int bkv_segment_pin(struct bkv_partition *p, struct bkv_segment *segment,
     if (*mapping == NULL) {
         close_above(p, p->store->open_segments_max - 1, segment);
         rc = open_file(p, segment, mapping);
-        if (rc == BITKV_ERR_TOO_MANY_FILES) {
+        for (unsigned i = 0; rc == BITKV_ERR_TOO_MANY_FILES && i < DESCRIPTOR_WAITS_MAX; i++) {
+            if (i > 0)
+                wait_for_readers();
             close_above(p, 0, segment);
             rc = open_file(p, segment, mapping);
+            if (p->retired == NULL && i >= DESCRIPTOR_WAITS_MIN)
+                break;
         }
         if (rc == BITKV_OK) {
             atomic_store_explicit(&segment->open, *mapping, memory_order_release);
@@ -221,7 +247,7 @@ int bkv_segment_pin(struct bkv_partition *p, struct bkv_segment *segment,
 void bkv_segment_set_open(struct bkv_partition *p, struct bkv_segment *segment,
                           struct bkv_mapping *mapping)
 {
-    segment->written = true;
+    atomic_store(&segment->written, true);
     atomic_store_explicit(&segment->open, mapping, memory_order_release);
     atomic_fetch_add_explicit(&p->open_count, 1, memory_order_relaxed);
 }
@@ -233,16 +259,20 @@ void bkv_segments_trim(struct bkv_partition *p)
     (void)pthread_mutex_unlock(&p->open_mutex);
 }
 
+/* A view may keep the mapping, but nothing of the database that is closed. */
+static void let_go(struct bkv_mapping *mapping)
+{
+    if (mapping == NULL)
+        return;
+    bkv_file_close(&mapping->file);
+    bkv_mapping_unref(mapping);
+}
+
 void bkv_segments_free(struct bkv_partition *p)
 {
     for (struct bkv_segment *s = p->first; s != NULL;) {
         struct bkv_segment *next = s->next;
-        struct bkv_mapping *mapping = atomic_load(&s->open);
-        /* A view may keep the mapping of the tail, whose file is still open,
-         * beyond the directory that counts open files. It needs the bytes only. */
-        if (mapping != NULL)
-            bkv_file_close(&mapping->file);
-        bkv_mapping_unref(mapping);
+        let_go(atomic_load(&s->open));
         bkv_mfree(s);
         s = next;
     }
@@ -250,7 +280,7 @@ void bkv_segments_free(struct bkv_partition *p)
     while (p->retired != NULL) {
         struct bkv_retired *r = p->retired;
         p->retired = r->next;
-        bkv_mapping_unref(r->mapping);
+        let_go(r->mapping);
         bkv_mfree(r);
     }
     for (uint32_t i = 0; i < BKV_TABLE_FANOUT; i++)

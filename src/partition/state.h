@@ -62,7 +62,7 @@ struct bkv_segment {
     _Atomic uint8_t referenced; /* read since the clock hand last passed */
     _Atomic uint8_t phase;      /* enum bkv_segment_phase */
     _Atomic bool entry_synced;  /* its directory entry is durable */
-    bool written;                      /* in this opening; set before the first append */
+    _Atomic bool written;       /* in this opening; set before the first append */
     uint64_t base_sequence;
     uint64_t last_sequence; /* valid once sealed */
     _Atomic uint64_t size;  /* bytes used, header included */
@@ -115,6 +115,7 @@ struct bkv_partition {
     struct bkv_store *store;
     struct bkv_keydir *keydir;
     uint32_t index;
+    struct bkv_file directory; /* held, so that no sync fails for want of a descriptor */
     struct bkv_table table;
 
     /* the writers' */
@@ -129,6 +130,7 @@ struct bkv_partition {
     struct bkv_segment *first, *last; /* all segments */
     struct bkv_segment *unsynced_first, *unsynced_last;
     struct bkv_segment *sealed_first; /* where the worker has to go on */
+    uint32_t sealed_count;            /* of this opening: each holds a descriptor */
     uint64_t next_id;
     _Atomic uint32_t next_number;
 
@@ -258,6 +260,9 @@ void bkv_worker_wake(struct bkv_partition *p);
 /* To be called now and then in longer jobs of the worker: does what the writers
  * wait for. */
 void bkv_worker_urgent(struct bkv_partition *p);
+/* Between two slices of a job that nobody waits for: the same, and a rest, but
+ * not when the database is being closed or the worker has fallen behind. */
+void bkv_worker_yield(struct bkv_partition *p, uint64_t *slice_begun_ns);
 
 /* --- recovery.c ---------------------------------------------------------------------------- */
 

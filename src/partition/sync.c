@@ -23,8 +23,10 @@
 #include "partition/state.h"
 
 #include "base/error.h"
+#include "io/io.h"
 #include "log/filename.h"
 
+#include <errno.h>
 #include <fcntl.h>
 
 struct round {
@@ -95,13 +97,12 @@ static int sync_written(struct bkv_segment *segment)
 
 static int sync_segment(struct bkv_partition *p, struct bkv_segment *segment)
 {
-    int rc = segment->written ? sync_written(segment) : sync_found(p, segment);
+    int rc = atomic_load(&segment->written) ? sync_written(segment) : sync_found(p, segment);
     if (rc == BITKV_OK && !atomic_load(&segment->entry_synced)) {
-        char name[BKV_NAME_SIZE];
-        bkv_name_partition(name, p->index);
-        rc = bkv_dir_sync(&p->store->dir, name);
-        if (rc == BITKV_OK)
-            atomic_store(&segment->entry_synced, true);
+        if (bkv_io->fsync(p->directory.fd) != 0)
+            return bkv_error_sys(errno, "cannot sync directory %s/%s", p->store->dir.path,
+                                 p->directory.name);
+        atomic_store(&segment->entry_synced, true);
     }
     return rc;
 }

@@ -95,18 +95,24 @@ static int create_file(struct bkv_partition *p, uint64_t id, uint64_t reserved, 
     return rc;
 }
 
+/* The first segment begins small, for databases that stay so. What follows on a
+ * full one begins with a large step: the worker may be busy for a while then,
+ * syncing the full one, and a writer that has to reserve meanwhile waits for
+ * the file system's journal. */
 static uint64_t first_step(const struct bkv_partition *p)
 {
-    return bkv_min64(BKV_RESERVE_STEP_MIN, p->store->options.max_file_size);
+    uint64_t step = p->last == NULL ? BKV_RESERVE_STEP_MIN : BKV_RESERVE_STEP_MAX;
+    return bkv_min64(step, p->store->options.max_file_size);
 }
 
-static int make_spare(struct bkv_partition *p, uint64_t id, struct bkv_spare **out)
+static int make_spare(struct bkv_partition *p, uint64_t id, uint64_t reserved,
+                      struct bkv_spare **out)
 {
     struct bkv_spare *spare = bkv_calloc(1, sizeof *spare);
     if (spare == NULL)
         return bkv_error(BITKV_ERR_NO_MEMORY, "no memory for a segment");
     spare->segment = bkv_segment_new(p, id);
-    spare->reserved = first_step(p);
+    spare->reserved = reserved;
     int rc = spare->segment != NULL ? BITKV_OK : BITKV_ERR_NO_MEMORY;
     if (rc == BITKV_OK)
         rc = create_file(p, id, spare->reserved, p->store->options.max_file_size, &spare->mapping);
@@ -128,25 +134,19 @@ static void free_spare(struct bkv_partition *p, struct bkv_spare *spare)
     bkv_mfree(spare);
 }
 
-static uint64_t take_id(struct bkv_partition *p)
-{
-    bkv_lock(&p->lock);
-    uint64_t id = p->next_id++;
-    bkv_unlock(&p->lock);
-    return id;
-}
-
 void bkv_spare_prepare(struct bkv_partition *p)
 {
     if (atomic_load_explicit(&p->spare, memory_order_acquire) != NULL)
         return;
     bkv_lock(&p->lock);
     bool wanted = p->tail.segment != NULL && p->tail.offset > p->tail.limit / 2;
+    uint64_t step = first_step(p);
+    uint64_t id = wanted ? p->next_id++ : 0;
     bkv_unlock(&p->lock);
     if (!wanted)
         return;
     struct bkv_spare *spare;
-    if (make_spare(p, take_id(p), &spare) != BITKV_OK)
+    if (make_spare(p, id, step, &spare) != BITKV_OK)
         return; /* the writer will try, and report */
     char name[BKV_NAME_SIZE];
     bkv_name_partition(name, p->index);
@@ -200,6 +200,7 @@ void bkv_tail_seal(struct bkv_partition *p)
     BKV_ASSERT(segment != NULL);
     segment->last_sequence = p->next_sequence - 1;
     atomic_store_explicit(&segment->phase, BKV_PHASE_SEALED, memory_order_release);
+    p->sealed_count++;
     if (p->sealed_first == NULL)
         p->sealed_first = segment;
     p->tail.segment = NULL;
@@ -212,13 +213,27 @@ void bkv_tail_seal(struct bkv_partition *p)
 static int next_segment(struct bkv_partition *p, struct bkv_spare **spare)
 {
     *spare = atomic_exchange_explicit(&p->spare, NULL, memory_order_acq_rel);
-    return *spare != NULL ? BITKV_OK : make_spare(p, p->next_id++, spare);
+    return *spare != NULL ? BITKV_OK : make_spare(p, p->next_id++, first_step(p), spare);
+}
+
+/* Full segments hold their descriptors until they are synced. Beyond a share of
+ * the process's limit writers wait for the worker (write.c). */
+static int check_sealed(const struct bkv_partition *p)
+{
+    if (BKV_LIKELY(p->sealed_count < p->store->sealed_max))
+        return BITKV_OK;
+    return bkv_error(BITKV_ERR_TOO_MANY_FILES,
+                     "%u full segments of partition %u wait for their sync, which is as many as "
+                     "the descriptor limit allows",
+                     p->sealed_count, p->index);
 }
 
 static int rotate(struct bkv_partition *p)
 {
     struct bkv_spare *spare;
-    int rc = next_segment(p, &spare);
+    int rc = check_sealed(p);
+    if (rc == BITKV_OK)
+        rc = next_segment(p, &spare);
     if (rc != BITKV_OK)
         return rc;
     struct bkv_segment *segment = spare->segment;
@@ -266,11 +281,10 @@ int bkv_tail_resume(struct bkv_partition *p, struct bkv_segment *segment)
 /* --- room ---------------------------------------------------------------------------------- */
 
 /* The next step doubles with the segment, up to 32 MiB. */
-static uint64_t step_end(const struct bkv_tail *tail, uint64_t need)
+static uint64_t step_end(uint64_t reserved, uint64_t limit, uint64_t need)
 {
-    uint64_t reserved = atomic_load_explicit(&tail->reserved, memory_order_relaxed);
     uint64_t step = bkv_max64(bkv_min64(reserved, BKV_RESERVE_STEP_MAX), BKV_RESERVE_STEP_MIN);
-    return bkv_min64(tail->limit, bkv_max64(reserved + step, bkv_align_up(need, 4096)));
+    return bkv_min64(limit, bkv_max64(reserved + step, bkv_align_up(need, 4096)));
 }
 
 static void note_reserved(struct bkv_tail *tail, struct bkv_segment *segment, uint64_t end)
@@ -286,7 +300,7 @@ static int reserve_more(struct bkv_partition *p, uint64_t need)
 {
     struct bkv_tail *tail = &p->tail;
     uint64_t from = atomic_load(&tail->reserved);
-    uint64_t to = step_end(tail, need);
+    uint64_t to = step_end(from, tail->limit, need);
     int rc = reserve(p, &tail->mapping->file, from, to);
     if (rc == BITKV_ERR_NO_SPACE && bkv_align_up(need, 4096) < to) {
         to = bkv_min64(tail->limit, bkv_align_up(need, 4096)); /* then just what is needed */
@@ -340,6 +354,9 @@ int bkv_tail_write_jumbo(struct bkv_partition *p, const uint8_t *header, uint32_
                          uint64_t *location)
 {
     uint64_t size = bkv_record_size(key_size, value_size);
+    int rc = check_sealed(p);
+    if (rc != BITKV_OK)
+        return rc;
     struct bkv_segment *segment = bkv_segment_new(p, p->next_id++);
     if (segment == NULL)
         return BITKV_ERR_NO_MEMORY;
@@ -348,7 +365,7 @@ int bkv_tail_write_jumbo(struct bkv_partition *p, const uint8_t *header, uint32_
     segment->base_sequence = p->next_sequence;
 
     struct bkv_mapping *mapping = NULL;
-    int rc = create_file(p, segment->id, file_size, file_size, &mapping);
+    rc = create_file(p, segment->id, file_size, file_size, &mapping);
     if (rc != BITKV_OK)
         goto err_segment;
     uint8_t final[BKV_RECORD_HEADER];
@@ -377,59 +394,82 @@ err_segment:
 
 /* --- the worker's part -------------------------------------------------------------------- */
 
+/* The tail as it was at one moment: by the time that it is used, a writer may
+ * have gone on in another segment, to which nothing of this applies. */
+struct glance {
+    struct bkv_segment *segment;
+    struct bkv_mapping *mapping; /* NULL: there is no tail */
+    uint64_t offset, limit, reserved, faulted;
+    bool by_mapping;
+};
+
+static struct glance look_at_tail(struct bkv_partition *p)
+{
+    const struct bkv_tail *tail = &p->tail;
+    bkv_lock(&p->lock);
+    struct glance g = {
+        .segment = tail->segment,
+        .mapping = tail->mapping,
+        .offset = tail->offset,
+        .limit = tail->limit,
+        .reserved = atomic_load(&tail->reserved),
+        .faulted = atomic_load(&tail->faulted),
+        .by_mapping = tail->by_mapping,
+    };
+    if (g.mapping != NULL)
+        bkv_mapping_ref(g.mapping);
+    bkv_unlock(&p->lock);
+    return g;
+}
+
 /* Reserves the step behind `reserved`, without the lock: the writer may do the
  * same at the same time, and both are right. Failure is left to the writer. */
-static void reserve_ahead(struct bkv_partition *p, struct bkv_segment *segment,
-                          const struct bkv_file *file, uint64_t offset, uint64_t ahead)
+static void reserve_ahead(struct bkv_partition *p, struct glance *g)
 {
     struct bkv_tail *tail = &p->tail;
-    uint64_t reserved = atomic_load(&tail->reserved);
-    if (offset + ahead <= reserved)
+    /* A trickle of writes needs little ahead of it, a bulk enough for the time
+     * of a sync. */
+    uint64_t ahead = g->by_mapping ? BKV_RESERVE_STEP_MAX : BKV_RESERVE_STEP_MIN / 4;
+    if (g->reserved >= g->limit || g->offset + ahead <= g->reserved)
         return;
-    uint64_t to = step_end(tail, reserved);
-    if (reserve(p, file, reserved, to) != BITKV_OK)
+    uint64_t to = step_end(g->reserved, g->limit, g->reserved);
+    if (reserve(p, &g->mapping->file, g->reserved, to) != BITKV_OK)
         return;
+    g->reserved = to;
     bkv_lock(&p->lock);
-    if (tail->segment == segment)
-        note_reserved(tail, segment, to);
+    if (tail->segment == g->segment)
+        note_reserved(tail, g->segment, to);
     bkv_unlock(&p->lock);
+}
+
+/* Faults pages in, a bite at a time, as long as the tail is still this one. */
+static void fault_ahead(struct bkv_partition *p, const struct glance *g)
+{
+    struct bkv_tail *tail = &p->tail;
+    uint64_t faulted = bkv_max64(g->faulted, g->offset);
+    uint64_t end = bkv_min64(g->reserved, g->offset + BKV_FAULT_AHEAD_BYTES);
+    bool current = true;
+    while (current && faulted < end) {
+        uint64_t from = faulted & ~4095ull;
+        uint64_t to = bkv_min64(end, bkv_align_up(from + 1, BKV_FAULT_STEP_BYTES));
+        if (bkv_io->madvise(g->mapping->base + from, to - from, MADV_POPULATE_WRITE) != 0)
+            return; /* an old kernel: the writer takes the faults */
+        faulted = to;
+        bkv_lock(&p->lock);
+        current = tail->segment == g->segment;
+        if (current)
+            atomic_store(&tail->faulted, faulted);
+        bkv_unlock(&p->lock);
+    }
 }
 
 void bkv_tail_ahead(struct bkv_partition *p)
 {
-    struct bkv_tail *tail = &p->tail;
-    bkv_lock(&p->lock);
-    struct bkv_segment *segment = tail->segment;
-    struct bkv_mapping *mapping = tail->mapping;
-    uint64_t offset = tail->offset;
-    uint64_t limit = tail->limit;
-    bool by_mapping = tail->by_mapping;
-    if (mapping != NULL)
-        bkv_mapping_ref(mapping);
-    bkv_unlock(&p->lock);
-    if (mapping == NULL)
+    struct glance g = look_at_tail(p);
+    if (g.mapping == NULL)
         return;
-    /* A trickle of writes needs little ahead of it. */
-    uint64_t ahead = by_mapping ? BKV_FAULT_AHEAD_BYTES : BKV_RESERVE_STEP_MIN / 4;
-    if (atomic_load(&tail->reserved) < limit)
-        reserve_ahead(p, segment, &mapping->file, offset, ahead);
-
-    uint64_t reserved = atomic_load(&tail->reserved);
-    uint64_t faulted = bkv_max64(atomic_load(&tail->faulted), offset);
-    uint64_t end = bkv_min64(reserved, offset + BKV_FAULT_AHEAD_BYTES);
-    while (by_mapping && faulted < end) {
-        uint64_t from = faulted & ~4095ull;
-        uint64_t to = bkv_min64(end, bkv_align_up(from + 1, BKV_FAULT_STEP_BYTES));
-        if (bkv_io->madvise(mapping->base + from, to - from, MADV_POPULATE_WRITE) != 0)
-            break; /* an old kernel: the writer takes the faults */
-        faulted = to;
-        bkv_lock(&p->lock);
-        bool current = tail->segment == segment;
-        if (current)
-            atomic_store(&tail->faulted, faulted);
-        bkv_unlock(&p->lock);
-        if (!current)
-            break;
-    }
-    bkv_mapping_unref(mapping);
+    reserve_ahead(p, &g);
+    if (g.by_mapping)
+        fault_ahead(p, &g);
+    bkv_mapping_unref(g.mapping);
 }

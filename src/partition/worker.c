@@ -26,6 +26,10 @@
 #include <stdio.h>
 #include <sys/prctl.h>
 
+/* In longer jobs: this much rest for each unit of work, so that callers on the
+ * same processors and memory hardly notice. */
+#define YIELD_FACTOR 4u
+
 void bkv_worker_wake(struct bkv_partition *p)
 {
     /* Release: what the worker is woken for is visible to it. */
@@ -56,6 +60,28 @@ static void sync_if_due(struct bkv_partition *p)
         return;
     p->sync_due_ns = 0;
     (void)bkv_partition_sync(p); /* a failure is logged there, and kept */
+}
+
+/* Are writers faster than we, or will they soon have to wait for us? */
+static bool behind(struct bkv_partition *p)
+{
+    bkv_lock(&p->lock);
+    bool more = p->sealed_count > 1 || p->sealed_count >= p->store->sealed_max;
+    bkv_unlock(&p->lock);
+    return more;
+}
+
+void bkv_worker_yield(struct bkv_partition *p, uint64_t *slice_begun_ns)
+{
+    bkv_worker_urgent(p);
+    sync_if_due(p);
+    if (!atomic_load_explicit(&p->stopping, memory_order_acquire) && !behind(p)) {
+        uint64_t worked = bkv_now_ns() - *slice_begun_ns;
+        bkv_futex_wait(&p->wake, 0, worked * YIELD_FACTOR + 1);
+        if (atomic_exchange_explicit(&p->wake, 0, memory_order_seq_cst) != 0)
+            bkv_worker_urgent(p);
+    }
+    *slice_begun_ns = bkv_now_ns();
 }
 
 static uint64_t checkpoint_interval(const struct bkv_partition *p)

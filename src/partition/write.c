@@ -28,18 +28,25 @@
 #include "base/memory.h"
 
 #include <string.h>
+#include <time.h>
 
 /* Records up to this size are put together on the stack. */
 #define SMALL_RECORD 2048u
 
 /* Log bytes after which a writer looks whether the worker should. */
-#define WAKE_BYTES (BKV_FAULT_AHEAD_BYTES / 4)
+#define WAKE_BYTES (BKV_FAULT_AHEAD_BYTES / 16)
+
+/* Milliseconds that a writer waits for a descriptor: as long as the worker has
+ * some to give back, and at least, for what the workers of siblings do. */
+#define DESCRIPTOR_WAITS_MAX 30000u
+#define DESCRIPTOR_WAITS_MIN 200u
 
 struct draft {
     uint8_t *bytes; /* header, or for small records all of it */
     uint64_t size;  /* of the whole record, padding included */
     uint32_t crc;   /* over everything but sequence and place */
     bool small;
+    bool is_put;
     const void *key, *value;
     size_t key_size, value_size;
 };
@@ -64,6 +71,7 @@ static struct draft make_draft(uint8_t *buffer, enum bkv_record_type type, const
     struct draft d = {
         .bytes = buffer,
         .size = bkv_record_size(key_size, value_size),
+        .is_put = type == BKV_RECORD_PUT,
         .key = key,
         .value = value,
         .key_size = key_size,
@@ -257,72 +265,106 @@ static bitkv_durability effective(const struct bkv_partition *p, bitkv_durabilit
     return durability == BITKV_DURABILITY_DEFAULT ? p->store->options.durability : durability;
 }
 
+/* No descriptor for the next segment, but the worker is about to give back those
+ * of full ones: writers have outrun it, and wait. False if that does not help. */
+static bool descriptor_may_come(struct bkv_partition *p, int rc, unsigned *attempts)
+{
+    if (BKV_LIKELY(rc != BITKV_ERR_TOO_MANY_FILES))
+        return false;
+    bkv_lock(&p->lock);
+    bool any = p->sealed_first != NULL;
+    bkv_unlock(&p->lock);
+    if (++*attempts > (any ? DESCRIPTOR_WAITS_MAX : DESCRIPTOR_WAITS_MIN))
+        return false;
+    bkv_worker_wake(p);
+    struct timespec t = {.tv_sec = 0, .tv_nsec = 1000000};
+    (void)clock_nanosleep(CLOCK_MONOTONIC, 0, &t, NULL);
+    return true;
+}
+
 /* --- the operations ------------------------------------------------------------------------ */
+
+/* What an operation does after the lock. */
+struct outcome {
+    uint64_t position; /* of the log, to be synced up to */
+    bool wake;         /* the worker has something to do */
+};
+
+/* Under the lock, in the order of the head of this file. */
+static int put_locked(struct bkv_partition *p, const struct bkv_hash *hash, const struct draft *d,
+                      bitkv_durability durability, struct outcome *outcome)
+{
+    uint64_t location = 0;
+    int rc = prepare(p, hash);
+    if (BKV_LIKELY(rc == BITKV_OK))
+        rc = append(p, d, durability, &location);
+    if (BKV_UNLIKELY(rc != BITKV_OK))
+        return rc;
+    account_live(p, location, true);
+    uint64_t old = bkv_keydir_put(p->keydir, hash, location);
+    if (old != 0)
+        account_live(p, old, false);
+    outcome->wake = note_append(p, d->size, durability);
+    outcome->position = atomic_load_explicit(&p->appended, memory_order_relaxed);
+    add_relaxed(&p->puts, 1);
+    return BITKV_OK;
+}
+
+static int del_locked(struct bkv_partition *p, const struct bkv_hash *hash, const struct draft *d,
+                      bitkv_durability durability, struct outcome *outcome)
+{
+    uint64_t location = 0;
+    if (BKV_UNLIKELY(atomic_load_explicit(&p->failed, memory_order_relaxed) != 0))
+        return refuse(p);
+    if (!bkv_keydir_find(p->keydir, hash, &location))
+        return BITKV_NOT_FOUND;
+    int rc = append(p, d, durability, &location);
+    if (rc != BITKV_OK)
+        return rc;
+    uint64_t old = bkv_keydir_remove(p->keydir, hash);
+    BKV_ASSERT(old != 0);
+    account_live(p, old, false);
+    outcome->wake = note_append(p, d->size, durability);
+    outcome->position = atomic_load_explicit(&p->appended, memory_order_relaxed);
+    add_relaxed(&p->deletes, 1);
+    return BITKV_OK;
+}
+
+static inline int perform(struct bkv_partition *p, const struct bkv_hash *hash,
+                          const struct draft *d, bitkv_durability durability)
+{
+    struct outcome outcome = {0};
+    unsigned attempts = 0;
+    int rc;
+    durability = effective(p, durability);
+    do {
+        bkv_lock(&p->lock);
+        rc = d->is_put ? put_locked(p, hash, d, durability, &outcome)
+                       : del_locked(p, hash, d, durability, &outcome);
+        bkv_unlock(&p->lock);
+    } while (BKV_UNLIKELY(descriptor_may_come(p, rc, &attempts)));
+    if (BKV_LIKELY(rc == BITKV_OK))
+        rc = finish(p, outcome.position, outcome.wake, durability);
+    return count_error(p, rc);
+}
 
 int bkv_partition_put(struct bkv_partition *p, const struct bkv_hash *hash, const void *key,
                       size_t key_size, const void *value, size_t value_size,
                       bitkv_durability durability)
 {
     uint8_t buffer[SMALL_RECORD];
-    bkv_keydir_prefetch_table(p->keydir, hash);
+    bkv_keydir_prefetch_line(p->keydir, hash); /* comes while the record is put together */
     struct draft d = make_draft(buffer, BKV_RECORD_PUT, key, key_size, value, value_size);
-    bkv_keydir_prefetch_line(p->keydir, hash);
-    durability = effective(p, durability);
-
-    uint64_t location = 0;
-    uint64_t position = 0;
-    bool wake = false;
-    bkv_lock(&p->lock);
-    int rc = prepare(p, hash);
-    if (BKV_LIKELY(rc == BITKV_OK))
-        rc = append(p, &d, durability, &location);
-    if (BKV_LIKELY(rc == BITKV_OK)) {
-        account_live(p, location, true);
-        uint64_t old = bkv_keydir_put(p->keydir, hash, location);
-        if (old != 0)
-            account_live(p, old, false);
-        wake = note_append(p, d.size, durability);
-        position = atomic_load_explicit(&p->appended, memory_order_relaxed);
-        add_relaxed(&p->puts, 1);
-    }
-    bkv_unlock(&p->lock);
-    if (BKV_LIKELY(rc == BITKV_OK))
-        rc = finish(p, position, wake, durability);
-    return count_error(p, rc);
+    return perform(p, hash, &d, durability);
 }
 
 int bkv_partition_del(struct bkv_partition *p, const struct bkv_hash *hash, const void *key,
                       size_t key_size, bitkv_durability durability)
 {
     uint8_t buffer[SMALL_RECORD];
-    bkv_keydir_prefetch_table(p->keydir, hash);
-    struct draft d = make_draft(buffer, BKV_RECORD_DELETE, key, key_size, NULL, 0);
     bkv_keydir_prefetch_line(p->keydir, hash);
-    durability = effective(p, durability);
-
-    uint64_t location = 0;
-    uint64_t position = 0;
-    bool wake = false;
-    int rc = BITKV_OK;
-    bkv_lock(&p->lock);
-    if (BKV_UNLIKELY(atomic_load_explicit(&p->failed, memory_order_relaxed) != 0))
-        rc = refuse(p);
-    else if (!bkv_keydir_find(p->keydir, hash, &location))
-        rc = BITKV_NOT_FOUND;
-    else
-        rc = append(p, &d, durability, &location);
-    if (rc == BITKV_OK) {
-        uint64_t old = bkv_keydir_remove(p->keydir, hash);
-        BKV_ASSERT(old != 0);
-        account_live(p, old, false);
-        wake = note_append(p, d.size, durability);
-        position = atomic_load_explicit(&p->appended, memory_order_relaxed);
-        add_relaxed(&p->deletes, 1);
-    }
-    bkv_unlock(&p->lock);
-    if (rc == BITKV_OK)
-        rc = finish(p, position, wake, durability);
-    return count_error(p, rc);
+    struct draft d = make_draft(buffer, BKV_RECORD_DELETE, key, key_size, NULL, 0);
+    return perform(p, hash, &d, durability);
 }
 
 /* Best effort: a mark that finds no room is left out. Then recovery takes less

@@ -37,6 +37,15 @@
 #define UNDER_ASAN 0
 #endif
 
+#if UNDER_TSAN
+/* A child that was forked, or that dies in the middle, joins no threads. */
+__attribute__((visibility("default"))) const char *__tsan_default_options(void);
+const char *__tsan_default_options(void)
+{
+    return "report_thread_leaks=0";
+}
+#endif
+
 #define PATH_SIZE 512u
 
 /* A call that must succeed; its context explains it if not. */

@@ -420,6 +420,38 @@ static void a_scan_visits_each_key_once_while_the_keydir_grows(void **state)
     ok(bitkv_close(db));
 }
 
+/* --- writers that overtake the worker ------------------------------------------- */
+
+static void *write_large(void *argument)
+{
+    static const char value[30000];
+    uint32_t key = (uint32_t)(uintptr_t)argument;
+    for (unsigned i = 0; !atomic_load(&stop); i++) {
+        if (bitkv_put_with(db, &key, sizeof key, value, i % 7 * 5000, BITKV_DURABILITY_NONE) !=
+            BITKV_OK)
+            trouble("put failed");
+    }
+    return NULL;
+}
+
+static void writers_that_outrun_the_worker_reserve_for_themselves(void **state)
+{
+    (void)state;
+    bitkv_options o = tiny(BITKV_IO_MMAP, 2);
+    o.partitions = 1;
+    o.max_file_size = 3 << 20;
+    ok(bitkv_open(&db, path, &o));
+    pthread_t threads[2];
+    for (uintptr_t i = 0; i < 2; i++)
+        start(&threads[i], write_large, (void *)i);
+    sleep_ms((unsigned)env_number("BITKV_MS", 700) / 2);
+    atomic_store(&stop, true);
+    for (unsigned i = 0; i < 2; i++)
+        (void)pthread_join(threads[i], NULL);
+    assert_int_equal(atomic_load(&troubles), 0);
+    ok(bitkv_close(db));
+}
+
 /* --- closing while calls are in progress ------------------------------------------
  *
  * No call may begin once bitkv_close() was called, so closing waits until the
@@ -617,6 +649,7 @@ int main(void)
         TEST(readers_never_go_back_in_time_with_mappings),
         TEST(readers_never_go_back_in_time_with_pwrite),
         TEST(a_scan_visits_each_key_once_while_the_keydir_grows),
+        TEST(writers_that_outrun_the_worker_reserve_for_themselves),
         TEST(closing_finishes_a_get_that_opens_a_segment),
         TEST(closing_finishes_a_get_that_opens_a_segment_with_pwrite),
         TEST(closing_finishes_a_multi_get_that_opens_segments),
