@@ -98,6 +98,16 @@ static int add(struct bkv_recover *r, const struct bkv_hash *hash, enum bkv_reco
     return r->batched == sizeof r->batch / sizeof r->batch[0] ? flush(r) : BITKV_OK;
 }
 
+/* --- the files ------------------------------------------------------------------------------- */
+
+static int open_data(struct bkv_recover *r, const struct bkv_found *f, struct bkv_file *file)
+{
+    char name[BKV_NAME_SIZE];
+    bkv_name_data(name, r->p->index, f->id);
+    int rc = bkv_file_open(file, &r->p->store->dir, name, O_RDONLY);
+    return rc == BITKV_NOT_FOUND ? BITKV_ERR_IO : rc;
+}
+
 /* --- from a hint ------------------------------------------------------------------------------ */
 
 static bool entry_sound(const struct bkv_entry *entry, uint64_t data_size)
@@ -148,6 +158,30 @@ static int open_hint(struct bkv_recover *r, const struct bkv_found *f,
     return bkv_hint_open(reader, &r->p->store->dir, &info);
 }
 
+/* A hint describes all of its segment. Space that was reserved and not yet
+ * trimmed may follow, but no record: that hint is of an earlier state. */
+static int check_rest(struct bkv_recover *r, const struct bkv_found *f, uint64_t described)
+{
+    if (described == f->file_size)
+        return BITKV_OK;
+    struct bkv_file file;
+    int rc = open_data(r, f, &file);
+    if (rc != BITKV_OK)
+        return rc;
+    struct bkv_scanner scanner;
+    struct bkv_scan_item item = {.kind = BKV_SCAN_END};
+    rc = bkv_scanner_begin(&scanner, &file, f->segment->seed, described, f->file_size);
+    if (rc == BITKV_OK)
+        rc = bkv_scanner_next(&scanner, &item);
+    bkv_scanner_end(&scanner);
+    if (rc == BITKV_OK && item.kind != BKV_SCAN_END)
+        rc = bkv_error(BITKV_ERR_CORRUPT,
+                       "the hint of %s describes %" PRIu64 " bytes, and there are more", file.name,
+                       described);
+    bkv_file_close(&file);
+    return rc;
+}
+
 static int reject_hint(struct bkv_recover *r, struct bkv_found *f)
 {
     struct bkv_partition *p = r->p;
@@ -169,7 +203,9 @@ static int replay_hint(struct bkv_recover *r, struct bkv_found *f, uint64_t from
     struct bkv_hint_reader reader;
     int rc = open_hint(r, f, &reader);
     if (rc == BITKV_OK) {
-        rc = replay_entries(r, f, &reader, from);
+        rc = check_rest(r, f, reader.info.data_size);
+        if (rc == BITKV_OK)
+            rc = replay_entries(r, f, &reader, from);
         if (rc == BITKV_OK) {
             struct bkv_segment *s = f->segment;
             atomic_store(&s->size, reader.info.data_size);
@@ -201,14 +237,6 @@ static void take_mark(struct bkv_recover *r, const struct bkv_scan_item *item)
         if (r->found[i].id == id)
             raise_durable(r, (struct bkv_place){.file = i, .offset = offset});
     }
-}
-
-static int open_data(struct bkv_recover *r, const struct bkv_found *f, struct bkv_file *file)
-{
-    char name[BKV_NAME_SIZE];
-    bkv_name_data(name, r->p->index, f->id);
-    int rc = bkv_file_open(file, &r->p->store->dir, name, O_RDONLY);
-    return rc == BITKV_NOT_FOUND ? BITKV_ERR_IO : rc;
 }
 
 static int find_marks(struct bkv_recover *r, const struct bkv_found *f, uint64_t from)

@@ -28,7 +28,9 @@
 /* Records of one slice: some tenths of a millisecond. */
 #define SLICE_RECORDS 4096u
 
-static int copy_entries(struct bkv_partition *p, const struct bkv_segment *segment,
+/* A hint that left out what does not verify would hide the damage from every
+ * opening that follows. */
+static int copy_entries(struct bkv_partition *p, const struct bkv_file *file,
                         struct bkv_scanner *scanner, struct bkv_hint_writer *writer)
 {
     uint64_t slice_begun = bkv_now_ns();
@@ -37,15 +39,12 @@ static int copy_entries(struct bkv_partition *p, const struct bkv_segment *segme
         int rc = bkv_scanner_next(scanner, &item);
         if (rc != BITKV_OK)
             return rc;
-        if (item.kind == BKV_SCAN_END)
+        if (item.kind == BKV_SCAN_END && item.size == 0)
             return BITKV_OK;
-        if (item.kind == BKV_SCAN_DAMAGE) {
-            bkv_log(p->store, BITKV_LOG_WARNING,
-                    "partition_%u/data_%llu.db at offset %llu: %llu bytes are damaged", p->index,
-                    (unsigned long long)segment->id, (unsigned long long)item.offset,
-                    (unsigned long long)item.size);
-            continue;
-        }
+        if (item.kind != BKV_SCAN_RECORD)
+            return bkv_error(BITKV_ERR_CORRUPT,
+                             "no hint for %s: at offset %llu, %llu bytes are damaged", file->name,
+                             (unsigned long long)item.offset, (unsigned long long)item.size);
         if (item.record.type != BKV_RECORD_MARK) {
             struct bkv_hash hash =
                 bkv_hash(&p->store->manifest.hash_key, item.key, item.record.key_size);
@@ -74,7 +73,7 @@ static int write_hint(struct bkv_partition *p, struct bkv_segment *segment,
     struct bkv_scanner scanner;
     rc = bkv_scanner_begin(&scanner, file, segment->seed, BKV_SEGMENT_HEADER, size);
     if (rc == BITKV_OK)
-        rc = copy_entries(p, segment, &scanner, &writer);
+        rc = copy_entries(p, file, &scanner, &writer);
     bkv_scanner_end(&scanner);
     if (rc != BITKV_OK) {
         bkv_hint_abandon(&writer);
