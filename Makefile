@@ -38,6 +38,7 @@ all:
 demo:
 	@scripts/setup.sh demo
 	@mkdir -p $(BUILD)
+	@echo "building ... (log in $(BUILD)/demo.log)"
 	@{ $(CONFIGURE) -B $(BUILD)/plain -DBITKV_BUILD_TESTS=OFF && \
 	   cmake --build $(BUILD)/plain -j $(JOBS); } > $(BUILD)/demo.log 2>&1 || \
 	   { cat $(BUILD)/demo.log; exit 1; }

@@ -55,5 +55,27 @@ foreach(section IN ITEMS 1 3 5 7)
         install(FILES ${pages} DESTINATION ${CMAKE_INSTALL_MANDIR}/man${section})
     endif()
 endforeach()
-file(GLOB documents CONFIGURE_DEPENDS README.md CHANGELOG.md LICENSE docs/*.md)
-install(FILES ${documents} DESTINATION ${CMAKE_INSTALL_DOCDIR})
+
+# `man 3 bitkv_open` and so on: pages that lead to bitkv.3, one for each
+# function of its synopsis.
+file(STRINGS man/bitkv.3 synopsis REGEX "^\\.Fn bitkv_[a-z_]+ (\"|void)")
+foreach(line IN LISTS synopsis)
+    string(REGEX REPLACE "^\\.Fn (bitkv_[a-z_]+) .*" "\\1" function "${line}")
+    file(WRITE ${PROJECT_BINARY_DIR}/man3/${function}.3 ".so man3/bitkv.3\n")
+    install(FILES ${PROJECT_BINARY_DIR}/man3/${function}.3
+        DESTINATION ${CMAKE_INSTALL_MANDIR}/man3)
+endforeach()
+
+# Laid out as in this tree, so that links between documents lead somewhere;
+# those to sources, which are not installed, become plain text.
+file(READ README.md readme)
+string(REGEX REPLACE "\\[([^]]+)\\]\\((include|src|tools|bench|tests|scripts)/[^)]*\\)" "\\1"
+    readme "${readme}")
+file(WRITE ${PROJECT_BINARY_DIR}/doc/README.md "${readme}")
+set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS README.md man/bitkv.3)
+install(FILES ${PROJECT_BINARY_DIR}/doc/README.md CHANGELOG.md CONTRIBUTING.md LICENSE
+    DESTINATION ${CMAKE_INSTALL_DOCDIR})
+file(GLOB documents CONFIGURE_DEPENDS docs/*.md)
+install(FILES ${documents} DESTINATION ${CMAKE_INSTALL_DOCDIR}/docs)
+file(GLOB examples CONFIGURE_DEPENDS examples/*.c)
+install(FILES ${examples} DESTINATION ${CMAKE_INSTALL_DOCDIR}/examples)

@@ -66,22 +66,35 @@ static int print_json(const struct check *check, const struct bkv_inspect_result
                   "notes", (json_int_t)check->count[0], "findings", check->findings));
 }
 
+/* "1 data file", "2 data files". */
+struct counted {
+    char text[64];
+};
+
+static struct counted counted(uint64_t count, const char *noun)
+{
+    struct counted counted;
+    snprintf(counted.text, sizeof counted.text, "%s %s%s", human_count(count).text, noun,
+             count == 1 ? "" : "s");
+    return counted;
+}
+
 static int print_summary(struct check *check, const struct bkv_inspect_result *result,
                          uint64_t time_ns)
 {
     if (!check->settings->quiet) {
         fprintf(check->output.stream,
-                "%s records and %s tombstones in %s data files verified (%s, %s), with %s hint "
-                "files and %s checkpoints\n",
-                human_count(result->records).text, human_count(result->tombstones).text,
-                human_count(result->segments).text, human_bytes(result->bytes).text,
-                human_duration(time_ns).text, human_count(result->hints).text,
-                human_count(result->checkpoints).text);
+                "%s and %s in %s verified (%s, %s), with %s and %s\n",
+                counted(result->records, "record").text,
+                counted(result->tombstones, "tombstone").text,
+                counted(result->segments, "data file").text, human_bytes(result->bytes).text,
+                human_duration(time_ns).text, counted(result->hints, "hint file").text,
+                counted(result->checkpoints, "checkpoint").text);
         if (check->count[2] + check->count[1] == 0) {
             fputs("no damage\n", check->output.stream);
         } else {
-            fprintf(check->output.stream, "%s errors, %s warnings\n",
-                    human_count(check->count[2]).text, human_count(check->count[1]).text);
+            fprintf(check->output.stream, "%s, %s\n", counted(check->count[2], "error").text,
+                    counted(check->count[1], "warning").text);
         }
     }
     return output_close(&check->output, check->settings, true);

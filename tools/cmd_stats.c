@@ -71,6 +71,9 @@ static const struct field recovery[] = {
     RECOVERY_FIELD(removed_files, "leftovers removed", COUNT),
 };
 
+/* Below this many keys, memory per key is that of the empty KeyDir, shared out. */
+#define KEYS_WORTH_A_MEAN 1000
+
 #define COUNT_OF(array) (sizeof(array) / sizeof *(array))
 
 /* The sum, and each partition if they are wanted. */
@@ -215,7 +218,7 @@ static int print_table(const struct settings *settings, const struct figures *fi
     print_heading(stream, figures);
     print_fields(stream, figures, gauges, COUNT_OF(gauges), false);
     print_percentages(stream, figures);
-    if (sum->keys > 0) {
+    if (sum->keys >= KEYS_WORTH_A_MEAN) {
         fprintf(stream, "  %-22s %8.1f bytes\n", "KeyDir memory per key",
                 (double)sum->keydir_bytes / (double)sum->keys);
     }
@@ -226,7 +229,8 @@ static int print_table(const struct settings *settings, const struct figures *fi
         print_fields(stream, figures, counters, COUNT_OF(counters), false);
     }
     if (sum->writes_refused > 0) {
-        fprintf(stream, "%u partitions refuse writes after a failed sync\n", sum->writes_refused);
+        fprintf(stream, "%u partition%s after a failed sync\n", sum->writes_refused,
+                sum->writes_refused == 1 ? " refuses writes" : "s refuse writes");
     }
     return output_close(&output, settings, true);
 }

@@ -49,7 +49,8 @@ static const struct option_description descriptions[OPTION_COUNT] = {
     [OPTION_NO_CREATE] = {"no-create", 'C', NULL, "fail if there is no database"},
     [OPTION_PARTITIONS] = {"partitions", 'P', "N",
                            "partitions of a new database (default: one per CPU);\n"
-                           "of an existing one, fail if it has another number"},
+                           "of an existing one, fail if it has another number\n"
+                           "(0: take what there is, as by default)"},
     [OPTION_MAX_FILE_SIZE] = {"max-file-size", 'm', "SIZE",
                               "begin a new data file at SIZE bytes, K, M or G\n"
                               "(default 100M; 64K to 1G)"},
@@ -71,12 +72,16 @@ void options_print(FILE *stream, uint64_t set)
             continue;
         }
         const struct option_description *d = &descriptions[id];
+        /* Who cannot create a database has no new one. */
+        const char *help = id == OPTION_PARTITIONS && (set & OPTION_BIT(OPTION_CREATE)) == 0
+                               ? "fail if the database has another number"
+                               : d->help;
         char left[64];
         snprintf(left, sizeof left, "%c%c%s --%s%s%s", d->letter != 0 ? '-' : ' ',
                  d->letter != 0 ? d->letter : ' ', d->letter != 0 ? "," : " ", d->name,
                  d->argument != NULL ? " " : "", d->argument != NULL ? d->argument : "");
         fprintf(stream, "  %-25s ", left);
-        for (const char *c = d->help; *c != '\0'; c++) {
+        for (const char *c = help; *c != '\0'; c++) {
             fputc(*c, stream);
             if (*c == '\n') {
                 fprintf(stream, "%-28s", "");
@@ -84,6 +89,7 @@ void options_print(FILE *stream, uint64_t set)
         }
         fputc('\n', stream);
     }
+    fputs("\n`--` ends the options: what follows may begin with '-'.\n", stream);
 }
 
 /* "64K", "100M", "1G", "65536". */
@@ -138,14 +144,14 @@ static int apply_number(struct settings *s, int id, const char *argument)
 {
     uint64_t number = 0;
     if (id == OPTION_PARTITIONS) {
-        if (!parse_size(argument, &number) || number == 0 || number > BITKV_PARTITIONS_MAX) {
-            return bad_argument(s, id, argument, "a number from 1 to 1024");
+        if (!parse_size(argument, &number) || number > BITKV_PARTITIONS_MAX) {
+            return bad_argument(s, id, argument, "a number from 0 to 1024");
         }
         s->partitions = (uint32_t)number;
         return EXIT_STATUS_OK;
     }
     if (!parse_size(argument, &number) || number == 0) {
-        return bad_argument(s, id, argument, "a size such as 64K, 100M or 1G");
+        return bad_argument(s, id, argument, "a size from 64K to 1G, such as 100M");
     }
     s->max_file_size = number;
     return EXIT_STATUS_OK;
@@ -297,16 +303,25 @@ static int option_of_letter(int letter)
     return OPTION_COUNT;
 }
 
+static void hint_dash(const struct command *command)
+{
+    if (command->arguments_max != 0) {
+        report_hint("`--` ends the options: `bitkv %s -- DIRECTORY -x` takes -x as it is",
+                    command->name);
+    }
+}
+
 static int report_bad_option(const struct command *command, char **argv)
 {
     if (optopt >= LONG_OPTION_BASE) {
         return report_usage(command, "option --%s takes no argument",
                             descriptions[optopt - LONG_OPTION_BASE].name);
     }
-    if (optopt != 0) {
-        return report_usage(command, "unknown option -%c", optopt);
-    }
-    return report_usage(command, "unknown or ambiguous option %s", argv[optind - 1]);
+    int status = optopt != 0
+                     ? report_usage(command, "unknown option -%c", optopt)
+                     : report_usage(command, "unknown or ambiguous option %s", argv[optind - 1]);
+    hint_dash(command);
+    return status;
 }
 
 static int check_operands(struct settings *s)
@@ -317,7 +332,9 @@ static int check_operands(struct settings *s)
     }
     int least = s->keys_from != NULL ? 0 : command->arguments_min;
     if (s->argument_count < least) {
-        return report_usage(command, "the KEY is missing");
+        int status = report_usage(command, "the KEY is missing");
+        hint_dash(command);
+        return status;
     }
     if (command->arguments_max >= 0 && s->argument_count > command->arguments_max) {
         return report_usage(command, "too many arguments: '%s'",

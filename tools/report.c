@@ -54,11 +54,21 @@ void report_hint(const char *format, ...)
     va_end(arguments);
 }
 
-static const char *hint_of(const struct command *command, int code)
+/* What the context does not say already. */
+static const char *hint_of(const struct command *command, int code, const char *context)
 {
+    if (strstr(context, "no MANIFEST; restore it") != NULL) {
+        return "its 128 bytes are in any backup of this database; they never change";
+    }
+    if (strstr(context, "create that first") != NULL) {
+        return NULL;
+    }
+    if (strstr(context, "option max_file_size") != NULL) {
+        return "--max-file-size takes 64K to 1G, such as 100M";
+    }
     switch (code) {
     case BITKV_ERR_LOCKED:
-        return "another process has the database open; try again when it has closed it";
+        return "a program that writes shuts others out; its own bitkv_stats() has the figures";
     case BITKV_ERR_NO_DATABASE:
         return command->writes ? "check the path, or let the command make one with --create"
                                : "check the path; `bitkv put` and `bitkv load` make a database";
@@ -89,7 +99,7 @@ int report_library(const struct command *command, const char *subject, int code)
     } else {
         report_error(command, "%s: %s", subject, bitkv_strerror(code));
     }
-    const char *hint = hint_of(command, code);
+    const char *hint = hint_of(command, code, context);
     if (hint != NULL) {
         report_hint("%s", hint);
     }

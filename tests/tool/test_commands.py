@@ -72,7 +72,6 @@ class WrongUsage(ToolCase):
                 (["put", "-Z", self.db], "unknown option -Z"),
                 (["put", "--sync=1", self.db], "option --sync takes no argument"),
                 (["put", self.db, "--file"], "option --file needs an argument"),
-                (["put", "--partitions", "0", self.db, "k", "v"], "--partitions: '0'"),
                 (["put", "--partitions", "1025", self.db, "k", "v"], "--partitions: '1025'"),
                 (["put", "--partitions", "two", self.db, "k", "v"], "--partitions: 'two'"),
                 (["put", "--max-file-size", "9X", self.db, "k", "v"], "--max-file-size: '9X'"),
