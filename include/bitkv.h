@@ -200,8 +200,8 @@ typedef struct bitkv_options {
      *  is not damage. Default false. */
     bool strict_recovery;
 
-    /** Every write waits for its sync, as if durability were
-     *  BITKV_DURABILITY_SYNC. Default false. */
+    /** Every write waits for its sync, whatever durability it or the options
+     *  ask for. Default false. */
     bool sync_on_write;
 
     /** Default durability of writes; BITKV_DURABILITY_DEFAULT stands for
@@ -236,9 +236,9 @@ typedef struct bitkv_options {
     bitkv_io_mode io_mode;
 
     /** Most segments, over all partitions, that are held open (mapped, or by
-     *  descriptor) at a time; the least recently used are closed. Pinned
-     *  views and the segments being written come on top. Default 0: chosen
-     *  from the process's descriptor limit. At least 1. */
+     *  descriptor) at a time; the least recently used are closed. Those being
+     *  written count, but are never closed; pinned views come on top. Default
+     *  0: chosen from the process's descriptor limit. At least 1. */
     uint32_t max_open_segments;
 
     /** Entries of each io_uring of the asynchronous interface; 0 takes the
@@ -526,7 +526,7 @@ typedef struct bitkv_statistics {
     uint64_t disk_bytes;     /**< data, hint and checkpoint files, as allocated */
     uint64_t segments;       /**< data files */
     uint64_t segments_open;  /**< mapped or held by descriptor now */
-    uint64_t open_files;     /**< descriptors held */
+    uint64_t open_files;     /**< descriptors held, of the whole database */
     uint64_t keydir_bytes;   /**< memory of the KeyDir, everything included */
     uint64_t unsynced_bytes; /**< appended since the last sync */
     double fragmentation;    /**< dead_bytes / (live_bytes + dead_bytes), 0 if empty */

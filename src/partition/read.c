@@ -241,16 +241,23 @@ static int get_settled(struct bkv_partition *p, struct bkv_epoch_slot *slot,
                        const struct bkv_hash *hash, const void *key, size_t key_size,
                        struct bkv_sink *sink)
 {
-    uint64_t location;
-    bkv_lock(&p->lock);
-    bool found = bkv_keydir_find(p->keydir, hash, &location);
-    bkv_unlock(&p->lock);
-    if (!found)
-        return BITKV_NOT_FOUND;
-    struct target t = target_of(p, location); /* still in the section: not reclaimed */
-    int rc = t.mapping != NULL ? examine_target(&t, key, key_size, sink)
-                               : get_pinned(p, slot, hash, location, key, key_size, sink);
-    return rc == OTHER_KEY ? BITKV_NOT_FOUND : rc;
+    for (;;) {
+        uint64_t location;
+        bkv_lock(&p->lock);
+        bool found = bkv_keydir_find(p->keydir, hash, &location);
+        bkv_unlock(&p->lock);
+        if (!found)
+            return BITKV_NOT_FOUND;
+        struct target t = target_of(p, location); /* still in the section: not reclaimed */
+        if (t.mapping != NULL) {
+            int rc = examine_target(&t, key, key_size, sink);
+            return rc == OTHER_KEY ? BITKV_NOT_FOUND : rc;
+        }
+        /* Opens the segment, but looks the key up without the lock again. */
+        int rc = get_pinned(p, slot, hash, location, key, key_size, sink);
+        if (rc != OTHER_KEY)
+            return rc;
+    }
 }
 
 /* --- the operations ----------------------------------------------------------------------------

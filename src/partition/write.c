@@ -262,7 +262,9 @@ static int count_error(struct bkv_partition *p, int rc)
 
 static bitkv_durability effective(const struct bkv_partition *p, bitkv_durability durability)
 {
-    return durability == BITKV_DURABILITY_DEFAULT ? p->store->options.durability : durability;
+    if (durability == BITKV_DURABILITY_DEFAULT || p->store->options.sync_on_write)
+        return p->store->options.durability;
+    return durability;
 }
 
 /* No descriptor for the next segment, but the worker is about to give back those
