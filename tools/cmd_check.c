@@ -83,8 +83,7 @@ static int print_summary(struct check *check, const struct bkv_inspect_result *r
                          uint64_t time_ns)
 {
     if (!check->settings->quiet) {
-        fprintf(check->output.stream,
-                "%s and %s in %s verified (%s, %s), with %s and %s\n",
+        fprintf(check->output.stream, "%s and %s in %s verified (%s, %s), with %s and %s\n",
                 counted(result->records, "record").text,
                 counted(result->tombstones, "tombstone").text,
                 counted(result->segments, "data file").text, human_bytes(result->bytes).text,

@@ -68,7 +68,7 @@ static const char *hint_of(const struct command *command, int code, const char *
     }
     switch (code) {
     case BITKV_ERR_LOCKED:
-        return "a program that writes shuts others out; its own bitkv_stats() has the figures";
+        return "while a program writes, only its own bitkv_stats() can tell the figures";
     case BITKV_ERR_NO_DATABASE:
         return command->writes ? "check the path, or let the command make one with --create"
                                : "check the path; `bitkv put` and `bitkv load` make a database";
