@@ -65,7 +65,8 @@ static int count_no_more(void **state)
 static void a_synced_put_returns_after_its_sync(void **state)
 {
     (void)state;
-    for_both_modes(mode) {
+    for_both_modes(mode)
+    {
         bitkv *db = open_small(mode);
         for (unsigned i = 0; i < 20; i++) {
             uint64_t before = atomic_load(&data_syncs);
@@ -103,7 +104,8 @@ static void the_directory_is_synced_before_a_put_in_a_new_file_is_acknowledged(v
 {
     (void)state;
     static char value[50000];
-    for_both_modes(mode) {
+    for_both_modes(mode)
+    {
         bitkv *db = open_small(mode);
         for (uint32_t i = 0; i < 20; i++) { /* one segment each, every fifth its own */
             ok(bitkv_put_with(db, &i, sizeof i, value, sizeof value, BITKV_DURABILITY_SYNC));
@@ -181,7 +183,8 @@ static void interval_syncs_by_itself_and_in_time(void **state)
     (void)state;
     bitkv_options o = one_partition(BITKV_IO_MMAP);
     o.sync_interval_ms = 150;
-    for_both_modes(mode) {
+    for_both_modes(mode)
+    {
         o.io_mode = mode;
         bitkv *db = open_with(&o);
         for (unsigned i = 0; i < 3; i++) {
@@ -289,7 +292,8 @@ static void what_a_crash_left_unsynced_is_synced_by_the_next_barrier(void **stat
 static void after_a_failed_sync_the_partition_refuses_writes_until_reopened(void **state)
 {
     (void)state;
-    for_both_modes(mode) {
+    for_both_modes(mode)
+    {
         bitkv *db = open_small(mode);
         put_text(db, "before", "1");
         atomic_store(&sync_errno, EIO);

@@ -53,7 +53,8 @@ static void expect_forked(bitkv *db)
 static void in_a_forked_child_every_call_is_refused(void **state)
 {
     (void)state;
-    for_both_modes(mode) {
+    for_both_modes(mode)
+    {
         bitkv *db = open_small(mode);
         put_text(db, "k", "v");
         (void)fflush(NULL);
@@ -98,8 +99,8 @@ static pid_t linger(int go[2], bool by_system_call)
 {
     assert_int_equal(pipe(go), 0);
     (void)fflush(NULL);
-    pid_t child = by_system_call ? (pid_t)syscall(SYS_clone, SIGCHLD, NULL, NULL, NULL, NULL)
-                                 : fork();
+    pid_t child =
+        by_system_call ? (pid_t)syscall(SYS_clone, SIGCHLD, NULL, NULL, NULL, NULL) : fork();
     assert_true(child >= 0);
     if (child == 0) {
         char byte;
@@ -216,7 +217,8 @@ static void a_child_may_open_what_its_parent_has_closed(void **state)
 static void a_view_may_be_released_in_both(void **state)
 {
     (void)state;
-    for_both_modes(mode) {
+    for_both_modes(mode)
+    {
         bitkv *db = open_small(mode);
         put_text(db, "k", "value");
         bitkv_view view;

@@ -14,7 +14,8 @@ static void a_value_of_1_gib_is_stored_and_one_byte_more_is_refused(void **state
     unsigned char *value = malloc(size + 1);
     assert_non_null(value);
     fill(value, size, 1);
-    for_both_modes(mode) {
+    for_both_modes(mode)
+    {
         bitkv *db = open_small(mode);
         put_text(db, "before", "1");
         ok(bitkv_put(db, "gib", 3, value, size));

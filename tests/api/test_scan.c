@@ -94,8 +94,15 @@ static void what_a_callback_returns_ends_the_scan_and_is_returned(void **state)
 {
     (void)state;
     bitkv *db = open_filled(4);
-    static const int answers[] = {1, -1, 42, -1000, BITKV_ERR_CORRUPT, BITKV_ERR_IO,
-                                  BITKV_ERR_CLOSED, BITKV_NOT_FOUND, BITKV_ERR_NO_MEMORY};
+    static const int answers[] = {1,
+                                  -1,
+                                  42,
+                                  -1000,
+                                  BITKV_ERR_CORRUPT,
+                                  BITKV_ERR_IO,
+                                  BITKV_ERR_CLOSED,
+                                  BITKV_NOT_FOUND,
+                                  BITKV_ERR_NO_MEMORY};
     for (unsigned i = 0; i < sizeof answers / sizeof answers[0]; i++) {
         struct seen s = {.db = db, .stop_after = 1 + i, .answer = answers[i], .partitions = 4};
         assert_int_equal(bitkv_scan(db, BITKV_SCAN_ALL, look, &s), answers[i]);
@@ -114,9 +121,8 @@ static int rewrite(void *user, const bitkv_record *record)
     uint32_t other = key + 1000000;
     char value[1000];
     size_t size;
-    assert_int_equal(bitkv_get_into(s->db, record->key, record->key_size, value, sizeof value,
-                                    &size),
-                     BITKV_OK);
+    assert_int_equal(
+        bitkv_get_into(s->db, record->key, record->key_size, value, sizeof value, &size), BITKV_OK);
     ok(bitkv_put(s->db, record->key, record->key_size, "replaced", 8));
     if (key < COUNT && s->calls++ < COUNT)
         ok(bitkv_put(s->db, &other, sizeof other, "new", 3));

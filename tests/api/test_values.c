@@ -34,8 +34,7 @@ static void check_every_way(bitkv *db, const void *key, size_t key_size, const v
     assert_true(size == 0 || memcmp(exact, value, size) == 0);
     if (size > 0) {
         got = 0;
-        fails(BITKV_ERR_BUFFER_TOO_SMALL,
-              bitkv_get_into(db, key, key_size, exact, size - 1, &got));
+        fails(BITKV_ERR_BUFFER_TOO_SMALL, bitkv_get_into(db, key, key_size, exact, size - 1, &got));
         assert_int_equal(got, size);
         fails(BITKV_ERR_BUFFER_TOO_SMALL, bitkv_get_into(db, key, key_size, NULL, 0, NULL));
     }
@@ -48,9 +47,10 @@ static void values_of_every_size_come_back_byte_by_byte(void **state)
     (void)state;
     static unsigned char value[300000];
     fill(value, sizeof value, 7);
-    for_both_modes(mode) {
+    for_both_modes(mode)
+    {
         bitkv *db = open_small(mode);
-        static const size_t around[] = {0,    8,     64,    256,   2028, 2048, 4076, 4096,
+        static const size_t around[] = {0,    8,     64,    256,   2028,  2048,   4076,  4096,
                                         8192, 16384, 32768, 65400, 65536, 131072, 262144};
         for (size_t i = 0; i < sizeof around / sizeof around[0]; i++) {
             uint64_t exact = around[i];
@@ -79,7 +79,8 @@ static void a_record_may_end_exactly_where_the_segment_ends(void **state)
     (void)state;
     static unsigned char value[70000];
     fill(value, sizeof value, 9);
-    for_both_modes(mode) {
+    for_both_modes(mode)
+    {
         /* One record of each size around what a fresh segment has room for, and
          * around what is left behind a first one. */
         for (unsigned with_first = 0; with_first < 2; with_first++) {
@@ -109,7 +110,8 @@ static void a_segment_can_be_filled_to_the_last_byte(void **state)
 {
     (void)state;
     static unsigned char value[2048];
-    for_both_modes(mode) {
+    for_both_modes(mode)
+    {
         bitkv *db = open_small(mode);
         /* 65,536 - 64 = 65,472 bytes: 31 records of 2,048 and one of 1,984 */
         for (uint32_t i = 0; i < 31; i++)
@@ -138,7 +140,8 @@ static void keys_are_any_bytes_from_1_to_65535(void **state)
     (void)state;
     static unsigned char key[BITKV_KEY_SIZE_MAX + 1];
     fill(key, sizeof key, 3);
-    for_both_modes(mode) {
+    for_both_modes(mode)
+    {
         bitkv *db = open_small(mode);
         static const size_t sizes[] = {1, 2, 255, 256, 65534, 65535};
         for (size_t i = 0; i < 6; i++)
@@ -166,7 +169,8 @@ static void keys_are_any_bytes_from_1_to_65535(void **state)
 static void an_empty_value_is_not_an_absent_one(void **state)
 {
     (void)state;
-    for_both_modes(mode) {
+    for_both_modes(mode)
+    {
         bitkv *db = open_small(mode);
         ok(bitkv_put(db, "empty", 5, NULL, 0));
         check_every_way(db, "empty", 5, "", 0);
@@ -254,7 +258,8 @@ static void bad_arguments_are_named_and_change_nothing(void **state)
 static void multi_get_gives_each_item_its_own_status(void **state)
 {
     (void)state;
-    for_both_modes(mode) {
+    for_both_modes(mode)
+    {
         bitkv *db = open_small(mode);
         put_text(db, "one", "1");
         put_text(db, "long", "0123456789");
@@ -328,7 +333,8 @@ static void views_stay_as_they_are_whatever_happens(void **state)
     (void)state;
     enum { COUNT = 60 };
     static unsigned char value[5000];
-    for_both_modes(mode) {
+    for_both_modes(mode)
+    {
         bitkv_options o = one_partition(mode);
         o.max_open_segments = 1;
         bitkv *db = open_with(&o);
@@ -375,7 +381,8 @@ static void views_stay_as_they_are_whatever_happens(void **state)
 static void views_held_across_closing_give_their_descriptors_back(void **state)
 {
     (void)state;
-    for_both_modes(mode) {
+    for_both_modes(mode)
+    {
         unsigned before = count_descriptors();
         bitkv *db = open_small(mode);
         put_text(db, "k", "value");

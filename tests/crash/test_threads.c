@@ -123,8 +123,7 @@ static void write_key(struct chance *c, uint32_t key)
     } else {
         struct value value;
         size_t size = make_value(&value, key, version);
-        bitkv_durability d =
-            one_in(c, 500) ? BITKV_DURABILITY_SYNC : (bitkv_durability)below(c, 3);
+        bitkv_durability d = one_in(c, 500) ? BITKV_DURABILITY_SYNC : (bitkv_durability)below(c, 3);
         rc = bitkv_put_with(db, &key, sizeof key, &value, size, d);
     }
     if (rc != BITKV_OK)

@@ -66,9 +66,9 @@ static void on_log(void *user, bitkv_log_level level, const char *message)
     do {                                                                                           \
         print_error(__VA_ARGS__);                                                                  \
         print_error("\nreplay with BITKV_SEED=%llu BITKV_ROUNDS=1 (operation %llu, last context: " \
-                    "%s; last message: %s)\n",                                                      \
+                    "%s; last message: %s)\n",                                                     \
                     (unsigned long long)(w)->seed, (unsigned long long)(w)->next_op,               \
-                    bitkv_error_context(), last_message);                                                        \
+                    bitkv_error_context(), last_message);                                          \
         if (getenv("BITKV_KEEP") == NULL)                                                          \
             remove_tree((w)->path);                                                                \
         fail();                                                                                    \
@@ -196,7 +196,7 @@ static bool value_is(const struct entry *e, const void *value, size_t size)
 }
 
 static void must_hold(struct world *w, unsigned id, int rc, const void *value, size_t size,
-                         const char *by)
+                      const char *by)
 {
     const struct entry *e = &w->model[id];
     if (rc != (e->present ? BITKV_OK : BITKV_NOT_FOUND))
@@ -424,7 +424,7 @@ static void run_here(struct world *w, unsigned count)
         const struct entry before = w->model[op.id];
         int rc = run_op(w, w->db, &op, number);
         int wanted = (op.kind == OP_DEL || op.kind == OP_GET) && !before.present ? BITKV_NOT_FOUND
-                                                                                  : BITKV_OK;
+                                                                                 : BITKV_OK;
         if (rc != wanted)
             broken(w, "operation %d on key %u gave %s", op.kind, op.id, bitkv_error_name(rc));
         run_on_model(w, &op, number);
@@ -475,8 +475,8 @@ static void settle_flight(struct world *w, uint64_t number)
         return;
     size_t key_size = make_key(w, op.id, scratch_key);
     size_t size = 0;
-    int rc = bitkv_get_into(w->db, scratch_key, key_size, scratch_value, sizeof scratch_value,
-                            &size);
+    int rc =
+        bitkv_get_into(w->db, scratch_key, key_size, scratch_value, sizeof scratch_value, &size);
     struct entry after = {.present = true, .version = number, .size = op.size};
     bool happened = op.kind == OP_PUT ? rc == BITKV_OK && value_is(&after, scratch_value, size)
                                       : rc == BITKV_NOT_FOUND;
@@ -488,8 +488,8 @@ static void settle_flight(struct world *w, uint64_t number)
 
 static void die_and_recover(struct world *w)
 {
-    struct shared *shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE,
-                                 MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    struct shared *shared =
+        mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     assert_true(shared != MAP_FAILED);
     uint64_t first = w->next_op;
     atomic_store(&shared->acknowledged, first);
@@ -639,7 +639,8 @@ static void the_store_answers_as_a_plain_map_does(void **state)
     struct timespec t;
     (void)clock_gettime(CLOCK_REALTIME, &t);
     bool replay = getenv("BITKV_SEED") != NULL;
-    uint64_t seed = env_number("BITKV_SEED", (uint64_t)t.tv_sec * 1000u + (uint64_t)t.tv_nsec / 1000000u);
+    uint64_t seed =
+        env_number("BITKV_SEED", (uint64_t)t.tv_sec * 1000u + (uint64_t)t.tv_nsec / 1000000u);
     uint64_t rounds = env_number("BITKV_ROUNDS", replay ? 1 : UINT64_MAX);
     uint64_t until = rounds == UINT64_MAX ? now_ms() + DEFAULT_BUDGET : UINT64_MAX;
     print_message("BITKV_SEED=%llu\n", (unsigned long long)seed);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Names of files: made and parsed; only the exact spelling counts. */
+#include "base/limits.h"
 #include "log/filename.h"
 
 #include <setjmp.h>
@@ -13,7 +14,7 @@
 static void names_are_parsed_as_they_are_made(void **state)
 {
     (void)state;
-    static const uint64_t ids[] = {1, 9, 10, 12345, UINT64_MAX - 1, UINT64_MAX};
+    static const uint64_t ids[] = {1, 9, 10, 12345, BKV_SEGMENT_ID_MAX - 1, BKV_SEGMENT_ID_MAX};
     char name[BKV_NAME_SIZE];
     for (size_t i = 0; i < sizeof ids / sizeof ids[0]; i++) {
         uint64_t id = 0;
@@ -51,6 +52,7 @@ static void what_is_not_ours_is_left_alone(void **state)
         "data_1",
         "xdata_1.db",
         "data_1x.db",
+        "data_9223372036854775808.db", /* one more than an id can be */
         "data_18446744073709551616.db",
         "data_99999999999999999999.db",
         "hint_1.db",
