@@ -41,8 +41,9 @@
 #define BKV_RING_DEPTH_DEFAULT 2048u
 #define BKV_RING_DEPTH_MAX     32768u
 
-/* Window of sequential reading in recovery. */
-#define BKV_SCAN_WINDOW_BYTES (1u << 20)
+/* Window of sequential reading, in recovery and when a hint is made: memory that
+ * each partition may hold for a while. */
+#define BKV_SCAN_WINDOW_BYTES (256u << 10)
 
 /* Warnings about single damaged regions that one opening delivers; the rest
  * is counted. */
