@@ -421,10 +421,12 @@ static int repair(struct bkv_recover *r)
 /* --- 6: going on
  * ------------------------------------------------------------------------------------ */
 
+/* A file that ends in rot may have an end where no record can begin. */
 static bool can_resume(const struct bkv_partition *p, const struct bkv_found *f)
 {
+    uint64_t size = atomic_load(&f->segment->size);
     return f->state == BKV_SEGMENT_VALID && atomic_load(&f->segment->hint_bytes) == 0 && !f->hint &&
-           atomic_load(&f->segment->size) + 4096 <= p->store->options.max_file_size;
+           size % BKV_RECORD_ALIGNMENT == 0 && size + 4096 <= p->store->options.max_file_size;
 }
 
 /* What was read record by record is in the page cache, at best: the next sync
