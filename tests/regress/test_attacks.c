@@ -205,7 +205,8 @@ static void a_hint_that_was_refused_does_not_come_back(void **state)
     ok(bitkv_close(db));
     char file[PATH_SIZE];
     assert_int_equal(truncate(file_of(file, "data_1.db"), 40 << 10), 0);
-    assert_int_equal(unlink(file_of(file, "data_2.db")), 0);
+    /* The second file: the worker may have taken an id for a spare first. */
+    assert_true(unlink(file_of(file, "data_2.db")) == 0 || unlink(file_of(file, "data_3.db")) == 0);
     assert_int_equal(unlink(file_of(file, "keydir.ckp")), 0);
     put_and_die(1 << 20, "fghijk", 14 << 10);
     check_keys(1 << 20, "abfghijk", 14 << 10);
