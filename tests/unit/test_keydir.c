@@ -355,7 +355,8 @@ static void churn_at_constant_size_does_not_grow_memory(void **state)
                   (unsigned long long)f.purges);
     assert_true(f.purges > 0);
     assert_true(bkv_keydir_memory(kd) <= settled + settled / 8);
-    assert_true(bkv_keydir_memory(kd) <= 30u * (uint64_t)LIVE);
+    /* and what an empty one takes, which counts where keys are few */
+    assert_true(bkv_keydir_memory(kd) <= 30u * (uint64_t)LIVE + (64u << 10));
     assert_int_equal(bkv_keydir_count(kd), LIVE);
     /* Emptied and filled anew: the pages are reused. */
     for (uint64_t i = 0; i < LIVE; i++)
