@@ -191,7 +191,7 @@ int bkv_mapping_create_unmapped(struct bkv_mapping **out, struct bkv_file *file)
 int bkv_mapping_create(struct bkv_mapping **out, struct bkv_file *file, size_t size, bool writable,
                        bool keep_file)
 {
-    struct bkv_mapping *mapping;
+    struct bkv_mapping *mapping = NULL;
     int rc = bkv_mapping_create_unmapped(&mapping, file);
     if (rc != BITKV_OK)
         return rc;
@@ -216,7 +216,7 @@ int bkv_mapping_create(struct bkv_mapping **out, struct bkv_file *file, size_t s
     return BITKV_OK;
 
 err_base:
-    (void)bkv_io->munmap(base, size);
+    (void)bkv_io->munmap(mapping->base, size);
     mapping->base = NULL;
 err_guard:
     bkv_sigbus_guard_release();
