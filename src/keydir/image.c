@@ -59,6 +59,7 @@ static void swap_words(void *memory, size_t size)
 
 uint32_t bkv_keydir_image_begin(struct bkv_keydir *kd)
 {
+    BKV_ASSERT(bkv_keydir_settled(kd));
     kd->image_active = true;
     kd->image_failed = false;
     return tables_now(kd);

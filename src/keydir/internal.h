@@ -106,6 +106,18 @@ struct arena {
     _Atomic bool wanted;          /* a spare */
 };
 
+/* -------------------------------------------------------------- deferred */
+
+/* Puts that wait for their lines: as many as one cache line holds. */
+#define DEFERRED LINE_SLOTS
+
+/* A place has the tag bits 0-6 above the location; the writer, who has to be
+ * exact, keeps the keys besides. */
+static inline uint64_t deferred_mark(const struct key *key)
+{
+    return (uint64_t)(key->home | key->extra << LINE_BITS) << BKV_KEYDIR_LOCATION_BITS;
+}
+
 /* ---------------------------------------------------------------- keydir */
 
 /* Where prepare found that a put will go. */
@@ -123,8 +135,13 @@ struct bkv_keydir {
     subtable_ref *segments[DIRECTORY_SEGMENTS];
     struct counters *counters[DIRECTORY_SEGMENTS];
 
+    /* deferred.c: read by everybody, written by every put. */
+    struct line deferred;
+
     /* The writer's. */
     _Alignas(64) _Atomic uint64_t count;
+    unsigned deferred_next; /* place of the oldest, the next to be taken */
+    struct key deferred_keys[DEFERRED];
     struct plan plan;
     uint64_t pages; /* of all subtables */
     bool image_active, image_failed;
@@ -207,6 +224,9 @@ struct probe {
     uint32_t tries;    /* lines looked at */
 };
 struct probe bkv_table_probe(const struct subtable *st, const struct key *key);
+/* bkv_keydir_prepare() and bkv_keydir_put() by key. */
+int bkv_table_prepare(struct bkv_keydir *kd, const struct key *key);
+uint64_t bkv_table_put(struct bkv_keydir *kd, const struct key *key, uint64_t location);
 /* An empty subtable 0 of one page. */
 int bkv_table_start(struct bkv_keydir *kd);
 

@@ -14,9 +14,10 @@
  *  3. A reader never misses a key that is there all the time, and finds a
  *     location that the key had at some moment of the call - with one
  *     exception, which only the key in the record can show: if the key is
- *     removed, its slot taken by another and then by the key again, all
- *     within one call, the reader may be given the other's location. Compare
- *     keys; on a mismatch look again with the lock held.
+ *     removed (or, if deferred, moved to the table), its slot taken by
+ *     another and then by the key again, all within one call, the reader may
+ *     be given the other's location. Compare keys; on a mismatch look again
+ *     with the lock held.
  *  4. Two keys that agree in the partition and in 73 hash bits are one key
  *     here (docs/keydir.md has the odds).
  *  5. Results are those of bitkv.h. A call that fails leaves the contents as
@@ -60,6 +61,8 @@ bool bkv_keydir_find(const struct bkv_keydir *kd, const struct bkv_hash *hash, u
  * subtable, B the first two lines of the probe. Wrong timing only costs time. */
 void bkv_keydir_prefetch_table(const struct bkv_keydir *kd, const struct bkv_hash *hash);
 void bkv_keydir_prefetch_line(const struct bkv_keydir *kd, const struct bkv_hash *hash);
+/* As B, the four lines that a put of a new key looks at. */
+void bkv_keydir_prefetch_put(const struct bkv_keydir *kd, const struct bkv_hash *hash);
 
 /* ---------------------------------------------------------------- change */
 
@@ -72,6 +75,27 @@ int bkv_keydir_prepare(struct bkv_keydir *kd, const struct bkv_hash *hash);
 /* Writer, after prepare of the same hash. Sets the location; returns the one
  * before, 0 if the key is new. */
 uint64_t bkv_keydir_put(struct bkv_keydir *kd, const struct bkv_hash *hash, uint64_t location);
+
+/*
+ * Writer. A put that does not wait for the table's lines: prefetch_put(hash),
+ * something else, then defer_prepare(hash) and defer(hash, location). Readers
+ * see the key from then on; the table gets it when some more have come, or is
+ * settled. (deferred.c)
+ *
+ * defer_prepare makes a place, by moving the oldest deferred key to the table:
+ * then a defer of this hash, as the next change, cannot fail. Errors of
+ * prepare, of that older key. Both report in *dead, or return, a location that
+ * no key has any more, or 0.
+ *
+ * Until bkv_keydir_settled(), count, scan, sweep, image, remove and replace do
+ * not know of deferred keys; all but count require that there are none.
+ */
+int bkv_keydir_defer_prepare(struct bkv_keydir *kd, const struct bkv_hash *hash, uint64_t *dead);
+uint64_t bkv_keydir_defer(struct bkv_keydir *kd, const struct bkv_hash *hash, uint64_t location);
+/* Writer. Moves one deferred key to the table: 1, or 0 if there was none, or an
+ * error of prepare. */
+int bkv_keydir_settle_one(struct bkv_keydir *kd, uint64_t *dead);
+bool bkv_keydir_settled(const struct bkv_keydir *kd);
 
 /* Writer. Returns the location that was removed, 0 if there was none. Cannot
  * fail; may tidy up the subtable. */

@@ -46,6 +46,7 @@ void bkv_keydir_entries_free(struct bkv_keydir_entries *entries)
 
 int bkv_keydir_scan(const struct bkv_keydir *kd, uint64_t *cursor, struct bkv_keydir_entries *out)
 {
+    BKV_ASSERT(bkv_keydir_settled(kd));
     uint32_t index = table_address(reverse_bits(*cursor), tables_now(kd));
     const struct subtable *st = directory_get(kd, index);
     int rc = reserve(out, directory_counters(kd, index)->live);
@@ -105,6 +106,7 @@ static uint64_t sweep_table(struct bkv_keydir *kd, uint32_t index, bkv_keydir_sw
 
 uint64_t bkv_keydir_sweep(struct bkv_keydir *kd, bkv_keydir_sweep_cb sweep_cb, void *user)
 {
+    BKV_ASSERT(bkv_keydir_settled(kd));
     uint64_t removed = 0;
     kd->plan.slot = NULL;
     for (uint32_t index = 0; index < tables_now(kd); index++)

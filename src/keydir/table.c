@@ -107,9 +107,32 @@ static inline void prefetch_pair(const struct subtable *st, const struct key *ke
     prefetch(&page->lines[line ^ 1u]);
 }
 
+/* The key's location if `slot` holds it with just this mark, else 0. */
+static inline uint64_t slot_location(const struct slot *slot, uint64_t lo, uint64_t mark)
+{
+    uint64_t w1 = atomic_load_explicit(&slot->w1, memory_order_acquire);
+    bool is_it = (w1 & ~LOCATION_MASK) == mark &&
+                 atomic_load_explicit(&slot->w0, memory_order_relaxed) == lo;
+    return is_it ? w1 & LOCATION_MASK : 0;
+}
+
+/* Among the deferred puts; 0 if it is none of them. */
+static inline uint64_t find_deferred(const struct bkv_keydir *kd, const struct key *key)
+{
+    unsigned match = line_match(line_load(&kd->deferred), key->lo);
+    return BKV_LIKELY(match == 0) ? 0
+                                  : slot_location(&kd->deferred.slots[__builtin_ctz(match)],
+                                                  key->lo, deferred_mark(key));
+}
+
 bool bkv_keydir_find(const struct bkv_keydir *kd, const struct bkv_hash *hash, uint64_t *location)
 {
     struct key key = key_of(hash);
+    uint64_t deferred = find_deferred(kd, &key);
+    if (BKV_UNLIKELY(deferred != 0)) {
+        *location = deferred;
+        return true;
+    }
     const struct subtable *st = locate(kd, key.lo);
     uint32_t pages = st->pages;
     uint32_t first = page_of(key.lo, pages);
@@ -123,10 +146,9 @@ bool bkv_keydir_find(const struct bkv_keydir *kd, const struct bkv_hash *hash, u
         while (match != 0) {
             const struct slot *slot = &line->slots[__builtin_ctz(match)];
             match &= match - 1u;
-            uint64_t w1 = atomic_load_explicit(&slot->w1, memory_order_acquire);
-            if ((w1 & ~LOCATION_MASK) == mark_of(key.extra, try) &&
-                atomic_load_explicit(&slot->w0, memory_order_relaxed) == key.lo) {
-                *location = w1 & LOCATION_MASK;
+            uint64_t found = slot_location(slot, key.lo, mark_of(key.extra, try));
+            if (found != 0) {
+                *location = found;
                 return true;
             }
         }
@@ -151,6 +173,16 @@ void bkv_keydir_prefetch_line(const struct bkv_keydir *kd, const struct bkv_hash
     struct key key = key_of(hash);
     const struct subtable *st = locate(kd, key.lo);
     prefetch_pair(st, &key, page_of(key.lo, st->pages), 0, 0);
+}
+
+void bkv_keydir_prefetch_put(const struct bkv_keydir *kd, const struct bkv_hash *hash)
+{
+    struct key key = key_of(hash);
+    const struct subtable *st = locate(kd, key.lo);
+    uint32_t first = page_of(key.lo, st->pages);
+    uint32_t distance = distance_of(key.lo);
+    prefetch_pair(st, &key, first, distance, 0);
+    prefetch_pair(st, &key, first, distance, 2);
 }
 
 /* ---------------------------------------------------------------- change */
@@ -239,33 +271,37 @@ static __attribute__((noinline)) int make_room(struct bkv_keydir *kd, const stru
     return BITKV_OK;
 }
 
-int bkv_keydir_prepare(struct bkv_keydir *kd, const struct bkv_hash *hash)
+int bkv_table_prepare(struct bkv_keydir *kd, const struct key *key)
 {
-    struct key key = key_of(hash);
-    uint32_t table = table_address(key.lo, tables_now(kd));
-    struct probe probe = bkv_table_probe(directory_get(kd, table), &key);
+    uint32_t table = table_address(key->lo, tables_now(kd));
+    struct probe probe = bkv_table_probe(directory_get(kd, table), key);
     if (probe.slot == NULL) {
         bool purge = probe.tries > PAGE_TRIES && bkv_grow_purge_is_due(kd, table);
         if (BKV_UNLIKELY(probe.free == NULL || purge || bkv_grow_split_is_due(kd)))
-            return make_room(kd, &key);
+            return make_room(kd, key);
     }
-    set_plan(kd, &key, table, &probe);
+    set_plan(kd, key, table, &probe);
     return BITKV_OK;
 }
 
-uint64_t bkv_keydir_put(struct bkv_keydir *kd, const struct bkv_hash *hash, uint64_t location)
+int bkv_keydir_prepare(struct bkv_keydir *kd, const struct bkv_hash *hash)
 {
     struct key key = key_of(hash);
+    return bkv_table_prepare(kd, &key);
+}
+
+uint64_t bkv_table_put(struct bkv_keydir *kd, const struct key *key, uint64_t location)
+{
     BKV_ASSERT(location != 0 && location <= LOCATION_MASK);
-    if (!plan_fits(&kd->plan, &key)) {
-        uint32_t table = table_address(key.lo, tables_now(kd));
-        struct probe probe = bkv_table_probe(directory_get(kd, table), &key);
+    if (!plan_fits(&kd->plan, key)) {
+        uint32_t table = table_address(key->lo, tables_now(kd));
+        struct probe probe = bkv_table_probe(directory_get(kd, table), key);
         BKV_ASSERT(probe.slot != NULL || probe.free != NULL); /* the caller has prepared */
-        set_plan(kd, &key, table, &probe);
+        set_plan(kd, key, table, &probe);
     }
     struct plan plan = kd->plan;
     kd->plan.slot = NULL;
-    uint64_t w1 = location | mark_of(key.extra, plan.try);
+    uint64_t w1 = location | mark_of(key->extra, plan.try);
     if (plan.exists) {
         uint64_t old = slot_get(&plan.slot->w1);
         atomic_store_explicit(&plan.slot->w1, w1, memory_order_release);
@@ -275,14 +311,21 @@ uint64_t bkv_keydir_put(struct bkv_keydir *kd, const struct bkv_hash *hash, uint
     counters->live++;
     counters->deleted -= (uint32_t)(slot_get(&plan.slot->w0) == SLOT_DELETED);
     atomic_store_explicit(&plan.slot->w1, w1, memory_order_release);
-    atomic_store_explicit(&plan.slot->w0, key.lo, memory_order_release);
+    atomic_store_explicit(&plan.slot->w0, key->lo, memory_order_release);
     count_add(kd, 1);
     return 0;
+}
+
+uint64_t bkv_keydir_put(struct bkv_keydir *kd, const struct bkv_hash *hash, uint64_t location)
+{
+    struct key key = key_of(hash);
+    return bkv_table_put(kd, &key, location);
 }
 
 uint64_t bkv_keydir_remove(struct bkv_keydir *kd, const struct bkv_hash *hash)
 {
     struct key key = key_of(hash);
+    BKV_ASSERT(bkv_keydir_settled(kd));
     uint32_t table = table_address(key.lo, tables_now(kd));
     struct probe probe = bkv_table_probe(directory_get(kd, table), &key);
     if (probe.slot == NULL)
@@ -304,7 +347,7 @@ bool bkv_keydir_replace(struct bkv_keydir *kd, const struct bkv_hash *hash, uint
                         uint64_t location)
 {
     struct key key = key_of(hash);
-    BKV_ASSERT(location != 0 && location <= LOCATION_MASK);
+    BKV_ASSERT(location != 0 && location <= LOCATION_MASK && bkv_keydir_settled(kd));
     uint32_t table = table_address(key.lo, tables_now(kd));
     struct probe probe = bkv_table_probe(directory_get(kd, table), &key);
     if (probe.slot == NULL || (slot_get(&probe.slot->w1) & LOCATION_MASK) != expected)

@@ -33,22 +33,23 @@ struct job {
     size_t capacity;
 };
 
-/* False if there is nothing to save. */
-static bool begin_image(struct bkv_partition *p, struct job *job)
+/* *any = false: there is nothing to save. */
+static int begin_image(struct bkv_partition *p, struct job *job, bool *any)
 {
     struct bkv_checkpoint_info *info = &job->info;
     info->partition = p->index;
     memcpy(info->database_id, p->store->manifest.database_id, sizeof info->database_id);
     bkv_lock(&p->lock);
-    bool any = p->last != NULL;
-    if (any) {
+    *any = p->last != NULL;
+    int rc = bkv_settle(p); /* what the log has before `start` has to be in the image */
+    if (*any && rc == BITKV_OK) {
         info->groups = bkv_keydir_image_begin(p->keydir);
         info->start_segment = p->last->id;
         info->start_offset = atomic_load_explicit(&p->last->size, memory_order_relaxed);
         info->start_sequence = p->next_sequence;
     }
     bkv_unlock(&p->lock);
-    return any;
+    return rc;
 }
 
 static int grow_buffer(struct job *job, size_t size)
@@ -147,9 +148,11 @@ int bkv_checkpoint_write(struct bkv_partition *p)
     struct job job = {0};
     uint64_t file_size = 0;
     uint64_t begun_at = atomic_load(&p->appended);
-    if (!begin_image(p, &job))
-        return BITKV_OK;
-    int rc = bkv_checkpoint_begin(&job.writer, &p->store->dir, p->index);
+    bool any;
+    int rc = begin_image(p, &job, &any);
+    if (rc != BITKV_OK || !any)
+        return rc;
+    rc = bkv_checkpoint_begin(&job.writer, &p->store->dir, p->index);
     if (rc != BITKV_OK) {
         end_image(p);
         return rc;

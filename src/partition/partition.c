@@ -112,9 +112,11 @@ int bkv_partition_stop(struct bkv_partition *p, bool clean)
 
 /* --- statistics -------------------------------------------------------------------------- */
 
-static void add_segments(struct bkv_partition *p, bitkv_statistics *s)
+static void add_keys_and_segments(struct bkv_partition *p, bitkv_statistics *s)
 {
     bkv_lock(&p->lock);
+    (void)bkv_settle(p); /* or the figures are off by what memory was lacking for */
+    s->keys += bkv_keydir_count(p->keydir);
     const struct bkv_segment *first = p->first;
     const struct bkv_segment *last = p->last;
     bkv_unlock(&p->lock);
@@ -159,7 +161,6 @@ void bkv_partition_stats(struct bkv_partition *p, bitkv_statistics *s)
     s->bytes_written += atomic_load(&p->bytes_written);
     s->syncs_total += atomic_load(&p->syncs);
     s->checkpoints_total += atomic_load(&p->checkpoints);
-    s->keys += bkv_keydir_count(p->keydir);
     s->keydir_bytes += bkv_keydir_memory(p->keydir);
     s->segments_open += atomic_load(&p->open_count);
     /* `synced` first: it never passes `appended`. */
@@ -167,6 +168,6 @@ void bkv_partition_stats(struct bkv_partition *p, bitkv_statistics *s)
     s->unsynced_bytes += atomic_load(&p->appended) - synced;
     s->writes_refused += atomic_load(&p->failed) != 0;
     s->partitions++;
-    add_segments(p, s);
+    add_keys_and_segments(p, s);
     add_recovery(&s->recovery, &p->recovery);
 }

@@ -164,7 +164,9 @@ int bkv_partition_scan(struct bkv_partition *p, unsigned flags, bitkv_scan_cb sc
     int rc = BITKV_OK;
     do {
         bkv_lock(&p->lock);
-        rc = bkv_keydir_scan(p->keydir, &cursor, &entries);
+        rc = bkv_settle(p);
+        if (rc == BITKV_OK)
+            rc = bkv_keydir_scan(p->keydir, &cursor, &entries);
         bkv_unlock(&p->lock);
         if (rc != BITKV_OK)
             rc = bkv_error(rc, "no memory to scan partition %" PRIu32, p->index);

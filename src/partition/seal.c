@@ -97,7 +97,7 @@ static int trim(struct bkv_segment *segment, const struct bkv_file *file)
 
 static int finish(struct bkv_partition *p, struct bkv_segment *segment, const struct bkv_file *file)
 {
-    int rc = bkv_sync_all(p);
+    int rc = bkv_sync_full(p, segment);
     if (rc != BITKV_OK)
         return rc;
     rc = trim(segment, file);

@@ -26,7 +26,7 @@
  *   I3  A location in the KeyDir is of a record that lies whole below its
  *       segment's `size`.
  *   I4  The sum of `live_bytes` over all segments is the sum of the sizes of
- *       all locations in the KeyDir.
+ *       all locations in the KeyDir, once it is settled.
  *   I5  Everything below `synced` was synced, directory entries included.
  *   I6  A segment that was written in this opening and is not FINISHED is
  *       open, with its descriptor.
@@ -65,6 +65,7 @@ struct bkv_segment {
     _Atomic bool written;       /* in this opening; set before the first append */
     uint64_t base_sequence;
     uint64_t last_sequence; /* valid once sealed */
+    uint64_t end_position;  /* likewise: of the log; 0 if an earlier opening wrote it */
     _Atomic uint64_t size;  /* bytes used, header included */
     _Atomic uint64_t live_bytes;
     _Atomic uint64_t disk_bytes; /* reserved, or the file's size */
@@ -239,11 +240,16 @@ void bkv_spare_discard(struct bkv_partition *p);
 int bkv_sync_upto(struct bkv_partition *p, uint64_t upto);
 /* The same for everything that is in the log now, marks included. */
 int bkv_sync_all(struct bkv_partition *p);
+/* The same for a full segment and what lies before it. */
+int bkv_sync_full(struct bkv_partition *p, struct bkv_segment *segment);
 /* Under `lock`: there is data in `segment` that is not synced. */
 void bkv_unsynced_add(struct bkv_partition *p, struct bkv_segment *segment);
 
 /* --- write.c --------------------------------------------------------------------- */
 
+/* Moves deferred keys to the KeyDir's table: required of whatever looks at the
+ * KeyDir as a whole, or removes a key. Under `lock`. BITKV_ERR_NO_MEMORY. */
+int bkv_settle(struct bkv_partition *p);
 /* Appends the mark that says how far the log is durable. Takes `lock`. */
 void bkv_append_mark(struct bkv_partition *p, uint64_t segment_id, uint64_t offset);
 

@@ -201,6 +201,7 @@ void bkv_tail_seal(struct bkv_partition *p)
     struct bkv_segment *segment = p->tail.segment;
     BKV_ASSERT(segment != NULL);
     segment->last_sequence = p->next_sequence - 1;
+    segment->end_position = atomic_load_explicit(&p->appended, memory_order_relaxed);
     atomic_store_explicit(&segment->phase, BKV_PHASE_SEALED, memory_order_release);
     p->sealed_count++;
     if (p->sealed_first == NULL)

@@ -26,7 +26,7 @@
 
 /* In longer jobs: this much rest for each unit of work, so that callers on the
  * same processors and memory hardly notice. */
-#define YIELD_FACTOR 4u
+#define YIELD_FACTOR 16u
 
 void bkv_worker_wake(struct bkv_partition *p)
 {

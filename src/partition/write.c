@@ -11,7 +11,8 @@
  *
  *   1. everything that can fail (KeyDir memory, file space)
  *   2. the record, whole
- *   3. the KeyDir, which can't fail any more (I2)
+ *   3. the KeyDir, which can't fail any more (I2): for a put the few places
+ *      of deferred keys, for which the table's lines need not have come yet
  *
  * One lock per partition also keeps records in order: none is acknowledged
  * while an earlier one is unfinished, so the log is always a prefix.
@@ -205,6 +206,13 @@ static void account_live(struct bkv_partition *p, uint64_t location, bool live)
     add_relaxed(&segment->live_bytes, live ? size : 0 - size);
 }
 
+/* `location` may be 0: nothing died. */
+static void account_dead(struct bkv_partition *p, uint64_t location)
+{
+    if (location != 0)
+        account_live(p, location, false);
+}
+
 /* Under the lock, after an append: what has to be synced, and when. Returns
  * whether the worker should be woken. */
 static bool note_append(struct bkv_partition *p, uint64_t size, bitkv_durability durability)
@@ -233,14 +241,30 @@ static int refuse(const struct bkv_partition *p)
                      p->index);
 }
 
+static int full(const struct bkv_partition *p, int rc)
+{
+    return bkv_error(rc, "the KeyDir of partition %u cannot take another key", p->index);
+}
+
 static int prepare(struct bkv_partition *p, const struct bkv_hash *hash)
 {
     if (BKV_UNLIKELY(atomic_load_explicit(&p->failed, memory_order_relaxed) != 0))
         return refuse(p);
-    int rc = bkv_keydir_prepare(p->keydir, hash);
+    uint64_t dead;
+    int rc = bkv_keydir_defer_prepare(p->keydir, hash, &dead);
     if (BKV_UNLIKELY(rc != BITKV_OK))
-        return bkv_error(rc, "the KeyDir of partition %u cannot take another key", p->index);
+        return full(p, rc);
+    account_dead(p, dead);
     return BITKV_OK;
+}
+
+int bkv_settle(struct bkv_partition *p)
+{
+    uint64_t dead;
+    int rc;
+    while ((rc = bkv_keydir_settle_one(p->keydir, &dead)) > 0)
+        account_dead(p, dead);
+    return rc == 0 ? BITKV_OK : full(p, rc);
 }
 
 static int finish(struct bkv_partition *p, uint64_t position, bool wake,
@@ -303,9 +327,7 @@ static int put_locked(struct bkv_partition *p, const struct bkv_hash *hash, cons
     if (BKV_UNLIKELY(rc != BITKV_OK))
         return rc;
     account_live(p, location, true);
-    uint64_t old = bkv_keydir_put(p->keydir, hash, location);
-    if (old != 0)
-        account_live(p, old, false);
+    account_dead(p, bkv_keydir_defer(p->keydir, hash, location));
     outcome->wake = note_append(p, d->size, durability);
     outcome->position = atomic_load_explicit(&p->appended, memory_order_relaxed);
     add_relaxed(&p->puts, 1);
@@ -318,9 +340,12 @@ static int del_locked(struct bkv_partition *p, const struct bkv_hash *hash, cons
     uint64_t location = 0;
     if (BKV_UNLIKELY(atomic_load_explicit(&p->failed, memory_order_relaxed) != 0))
         return refuse(p);
+    int rc = bkv_settle(p);
+    if (rc != BITKV_OK)
+        return rc;
     if (!bkv_keydir_find(p->keydir, hash, &location))
         return BITKV_NOT_FOUND;
-    int rc = append(p, d, durability, &location);
+    rc = append(p, d, durability, &location);
     if (rc != BITKV_OK)
         return rc;
     uint64_t old = bkv_keydir_remove(p->keydir, hash);
@@ -355,7 +380,7 @@ int bkv_partition_put(struct bkv_partition *p, const struct bkv_hash *hash, cons
                       bitkv_durability durability)
 {
     uint8_t buffer[SMALL_RECORD];
-    bkv_keydir_prefetch_line(p->keydir, hash); /* comes while the record is put together */
+    bkv_keydir_prefetch_put(p->keydir, hash); /* comes while others are put */
     struct draft d = make_draft(buffer, BKV_RECORD_PUT, key, key_size, value, value_size);
     return perform(p, hash, &d, durability);
 }

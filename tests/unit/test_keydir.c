@@ -442,6 +442,119 @@ static void a_failed_allocation_leaves_everything_as_it_was(void **state)
     bkv_keydir_destroy(kd);
 }
 
+/* -------------------------------------------------------------- deferred */
+
+/* A put through the deferred places; what died by it goes out of `alive`. */
+static void defer(struct bkv_keydir *kd, uint64_t key, uint64_t location, uint64_t *alive)
+{
+    struct bkv_hash h = hash_of(key);
+    uint64_t dead;
+    bkv_keydir_prefetch_put(kd, &h);
+    assert_int_equal(bkv_keydir_defer_prepare(kd, &h, &dead), BITKV_OK);
+    *alive -= dead != 0;
+    *alive += 1;
+    *alive -= bkv_keydir_defer(kd, &h, location) != 0;
+}
+
+static void settle(struct bkv_keydir *kd, uint64_t *alive)
+{
+    uint64_t dead;
+    int rc;
+    while ((rc = bkv_keydir_settle_one(kd, &dead)) > 0)
+        *alive -= dead != 0;
+    assert_int_equal(rc, 0);
+    assert_true(bkv_keydir_settled(kd));
+}
+
+static void deferred_puts_are_seen_at_once_and_counted_when_settled(void **state)
+{
+    (void)state;
+    struct bkv_keydir *kd = create();
+    uint64_t alive = 0;
+    assert_true(bkv_keydir_settled(kd));
+    for (uint64_t k = 0; k < 3; k++) {
+        defer(kd, k, location_of(k, 0), &alive);
+        assert_int_equal(get(kd, k), location_of(k, 0));
+    }
+    assert_false(bkv_keydir_settled(kd));
+    assert_int_equal(bkv_keydir_count(kd), 0);
+    defer(kd, 1, location_of(1, 7), &alive); /* where it is: no older key has to go */
+    assert_int_equal(get(kd, 1), location_of(1, 7));
+    assert_int_equal(bkv_keydir_count(kd), 0);
+    assert_int_equal(alive, 3);
+    settle(kd, &alive);
+    assert_int_equal(bkv_keydir_count(kd), 3);
+    assert_int_equal(get(kd, 1), location_of(1, 7));
+    defer(kd, 1, location_of(1, 8), &alive); /* newer than what the table has */
+    assert_int_equal(get(kd, 1), location_of(1, 8));
+    settle(kd, &alive);
+    assert_int_equal(get(kd, 1), location_of(1, 8));
+    assert_int_equal(alive, 3);
+    bkv_keydir_destroy(kd);
+}
+
+static void deferred_puts_do_what_a_plain_map_does(void **state)
+{
+    (void)state;
+    enum { KEYS = 3000, STEPS = 200000 };
+    static uint64_t model[KEYS];
+    memset(model, 0, sizeof model);
+    struct bkv_keydir *kd = create();
+    uint64_t r = seed, alive = 0;
+    for (uint64_t step = 1; step <= STEPS; step++) {
+        uint64_t k = rnd(&r) % (step % 1000 < 100 ? 6 : KEYS); /* the same few, now and then */
+        uint64_t dice = rnd(&r) % 16;
+        if (dice < 12) {
+            model[k] = location_of(k, step);
+            defer(kd, k, model[k], &alive);
+        } else if (dice < 14) {
+            settle(kd, &alive);
+            assert_int_equal(del(kd, k), model[k]);
+            alive -= model[k] != 0;
+            model[k] = 0;
+        }
+        uint64_t other = rnd(&r) % KEYS;
+        assert_int_equal(get(kd, k), model[k]);
+        assert_int_equal(get(kd, other), model[other]);
+        if (step % 20000 == 0) {
+            settle(kd, &alive);
+            assert_equals_model(kd, model, KEYS);
+            assert_int_equal(alive, bkv_keydir_count(kd));
+        }
+    }
+    bkv_keydir_destroy(kd);
+}
+
+static void without_memory_deferred_keys_stay_readable_and_nothing_is_taken_on(void **state)
+{
+    (void)state;
+    enum { KEYS = 40000 };
+    struct bkv_keydir *kd = create();
+    uint64_t alive = 0;
+    unsigned failures = 0;
+    for (uint64_t k = 0; k < KEYS; k++) {
+        struct bkv_hash h = hash_of(k);
+        uint64_t dead;
+        allocations_left = 0;
+        bkv_alloc_set_hook(fail_after, NULL);
+        int rc = bkv_keydir_defer_prepare(kd, &h, &dead);
+        bkv_alloc_set_hook(NULL, NULL);
+        if (rc != BITKV_OK) {
+            assert_int_equal(rc, BITKV_ERR_NO_MEMORY);
+            assert_int_equal(dead, 0);
+            assert_int_equal(get(kd, k), 0);
+            for (uint64_t j = k - 6; j < k; j++)
+                assert_int_equal(get(kd, j), location_of(j, 0));
+            failures++;
+        }
+        defer(kd, k, location_of(k, 0), &alive); /* with memory */
+    }
+    assert_true(failures > 3);
+    settle(kd, &alive);
+    assert_int_equal(bkv_keydir_count(kd), KEYS);
+    bkv_keydir_destroy(kd);
+}
+
 /* --------------------------------------------------------------- threads */
 
 struct shared {
@@ -482,6 +595,62 @@ static void *read_all_the_time(void *user)
     } while (!atomic_load_explicit(&shared->stop, memory_order_relaxed));
     atomic_fetch_add(&shared->finds, finds);
     return NULL;
+}
+
+/* Keys below `filled` are there for good, and always newer: a find gives them,
+ * or (convention 3) another key's location, and then not again and again. */
+static void *read_the_deferred(void *user)
+{
+    struct shared *shared = user;
+    uint64_t r = (uint64_t)(uintptr_t)&r, finds = 0;
+    while (!atomic_load_explicit(&shared->stop, memory_order_relaxed)) {
+        uint64_t filled = atomic_load_explicit(&shared->filled, memory_order_acquire);
+        if (filled == 0)
+            continue;
+        struct bkv_epoch_slot *slot = bkv_epoch_enter();
+        uint64_t k = finds % 2 == 0 ? rnd(&r) % filled : filled - 1 - rnd(&r) % (filled % 8 + 1);
+        struct bkv_hash h = hash_of(k);
+        bool right = false;
+        for (unsigned attempt = 0; attempt < 3 && !right; attempt++) {
+            uint64_t location = 0;
+            if (!bkv_keydir_find(shared->kd, &h, &location)) {
+                fprintf(stderr, "key %llu is missing\n", (unsigned long long)k);
+                abort();
+            }
+            right = key_at(location) == k;
+        }
+        if (!right)
+            abort();
+        finds++;
+        bkv_epoch_exit(slot);
+    }
+    atomic_fetch_add(&shared->finds, finds);
+    return NULL;
+}
+
+static void readers_never_miss_a_key_that_goes_through_the_deferred_places(void **state)
+{
+    (void)state;
+    enum { READERS = 2, KEYS = SLOW ? 60000 : 600000 };
+    struct shared shared = {.kd = create()};
+    pthread_t threads[READERS];
+    for (unsigned i = 0; i < READERS; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, read_the_deferred, &shared), 0);
+    uint64_t version = 0, alive = 0;
+    for (uint64_t k = 0; k < KEYS; k++) {
+        defer(shared.kd, k, location_of(k, ++version), &alive);
+        atomic_store_explicit(&shared.filled, k + 1, memory_order_release);
+        defer(shared.kd, k - k % 8, location_of(k - k % 8, ++version), &alive);
+        if (k % 64 == 0)
+            settle(shared.kd, &alive);
+    }
+    settle(shared.kd, &alive);
+    atomic_store(&shared.stop, true);
+    for (unsigned i = 0; i < READERS; i++)
+        assert_int_equal(pthread_join(threads[i], NULL), 0);
+    assert_int_equal(bkv_keydir_count(shared.kd), KEYS);
+    print_message("%llu finds beside the writer\n", (unsigned long long)shared.finds);
+    bkv_keydir_destroy(shared.kd);
 }
 
 static void *prepare_memory_all_the_time(void *user)
@@ -1007,7 +1176,11 @@ int main(void)
         cmocka_unit_test(churn_at_constant_size_does_not_grow_memory),
         cmocka_unit_test(no_step_moves_more_than_a_few_pages),
         cmocka_unit_test(a_failed_allocation_leaves_everything_as_it_was),
+        cmocka_unit_test(deferred_puts_are_seen_at_once_and_counted_when_settled),
+        cmocka_unit_test(deferred_puts_do_what_a_plain_map_does),
+        cmocka_unit_test(without_memory_deferred_keys_stay_readable_and_nothing_is_taken_on),
         cmocka_unit_test(readers_never_miss_a_key_whatever_a_writer_does),
+        cmocka_unit_test(readers_never_miss_a_key_that_goes_through_the_deferred_places),
         cmocka_unit_test(a_new_key_is_never_seen_with_an_old_location),
         cmocka_unit_test(a_reader_that_meets_a_split_looks_again),
         cmocka_unit_test(a_scan_meets_each_key_once_though_the_table_grows),
