@@ -5,6 +5,7 @@
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/utsname.h>
 #include <sys/vfs.h>
 #include <unistd.h>
@@ -101,4 +102,28 @@ void bench_machine_describe(struct bench_machine *machine, const char *directory
 #else
     copy(machine->compiler, sizeof(machine->compiler), "gcc " __VERSION__);
 #endif
+}
+
+static void warm(size_t bytes, size_t page, int advice)
+{
+    char *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+    if (memory == MAP_FAILED)
+        return;
+    (void)madvise(memory, bytes, advice);
+    for (size_t at = 0; at < bytes; at += page)
+        ((volatile char *)memory)[at] = 1;
+    (void)munmap(memory, bytes);
+}
+
+void bench_machine_warm_memory(size_t bytes)
+{
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    const size_t quarter = (size_t)sysconf(_SC_PHYS_PAGES) / 4 * page;
+
+    /* The allocator keeps blocks of different sizes apart: a page cache that
+     * uses large folios does not get what was taken in small pages. */
+    bytes = bytes < quarter ? bytes : quarter;
+    warm(bytes, page, MADV_NOHUGEPAGE);
+    warm(bytes, page, MADV_HUGEPAGE);
 }

@@ -15,6 +15,7 @@
  */
 #include "child.h"
 #include "clock.h"
+#include "machine.h"
 #include "tasks.h"
 
 #include <stdio.h>
@@ -167,6 +168,9 @@ int bench_task_growth(const struct bench_options *options, const struct bench_en
     /* Faulted now, so that the harness's own table is no part of it. */
     for (uint64_t i = 0; i < options->large_keys; i += 512)
         ((volatile uint32_t *)growth.workload.versions)[i] = 0;
+    /* Puts of both rounds, and the KeyDir. */
+    bench_machine_warm_memory(2 * (size_t)options->large_keys *
+                              (options->key_size + options->value_size + 64u));
     db = engine->open(&setup);
     growth.engine = engine;
     growth.session = db == NULL ? NULL : engine->session_begin(db);

@@ -8,6 +8,7 @@
  */
 #include "child.h"
 #include "clock.h"
+#include "machine.h"
 #include "tasks.h"
 
 #include <errno.h>
@@ -54,6 +55,13 @@ static void report_phase(const char *name, const struct bench_outcome *outcome)
     bench_report_figure(cpu_name, (double)outcome->process_cpu_ns / operations);
 }
 
+/* Three times the data, and some. */
+static size_t memory_to_warm(const struct bench_options *options)
+{
+    return 3 * (size_t)options->keys * (options->key_size + options->value_size + 64u) +
+           ((size_t)256 << 20);
+}
+
 /* One timed phase. */
 static bool run(struct session *session, enum bench_phase phase, enum bench_order order,
                 enum bench_loop loop, uint64_t count)
@@ -72,6 +80,7 @@ static bool run(struct session *session, enum bench_phase phase, enum bench_orde
             return bench_report_error("out of memory");
     }
     (void)snprintf(name, sizeof(name), "%s.%u", bench_phase_names[phase], session->threads);
+    bench_machine_warm_memory(memory_to_warm(session->options));
     outcome = bench_loop_run(session->engine, session->db, &session->workload, loop,
                              session->threads, ops, counts, histogram);
     for (unsigned t = 0; t < session->threads; t++)
