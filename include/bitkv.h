@@ -85,7 +85,9 @@ extern "C" {
     X(ERR_TOO_MANY_FILES, -15, "file descriptor exhaustion")                                       \
     X(ERR_PERMISSION, -16, "permission denied")                                                    \
     X(ERR_LIMIT, -17, "a limit of the store is reached")                                           \
-    X(ERR_EXISTS, -18, "database exists already")
+    X(ERR_EXISTS, -18, "database exists already")                                                  \
+    X(ERR_CANCELED, -19, "operation was canceled")                                                 \
+    X(ERR_QUEUE_FULL, -20, "completion queue is full")
 
 typedef enum bitkv_error {
 #define BITKV_ERROR_ENUM_(name, value, text) BITKV_##name = (value),
@@ -151,6 +153,19 @@ typedef enum bitkv_io_mode {
     /** pwrite() and pread(): no shared mapping, no signal handler. */
     BITKV_IO_PWRITE = 2,
 } bitkv_io_mode;
+
+/** What carries out the reads of a completion queue that would block. */
+typedef enum bitkv_backend {
+    /** BITKV_BACKEND_IO_URING where the kernel lets us, else
+     *  BITKV_BACKEND_THREADS; bitkv_stats() tells which, and why. */
+    BITKV_BACKEND_AUTO = 0,
+    /** A ring of the queue's own. Where the kernel refuses one (seccomp filters
+     *  of containers, kernel.io_uring_disabled, no memory), threads serve in
+     *  its place: no opening fails for want of io_uring. */
+    BITKV_BACKEND_IO_URING = 1,
+    /** A pool of threads of the database's, which make blocking reads. */
+    BITKV_BACKEND_THREADS = 2,
+} bitkv_backend;
 
 typedef enum bitkv_log_level {
     BITKV_LOG_INFO = 0,
@@ -257,7 +272,18 @@ typedef struct bitkv_options {
     bitkv_log_cb log;
     void *log_user;
 
-    uint64_t reserved[8];
+    /* --- asynchronous operations ------------------------------------- */
+
+    /** What serves completion queues. Default BITKV_BACKEND_AUTO; the
+     *  environment variable BITKV_BACKEND=threads then rules io_uring out. */
+    bitkv_backend backend;
+
+    /** Most threads of the pool that makes blocking reads for completion
+     *  queues; they are started as they are needed. Default 0: 32. At most
+     *  1024. */
+    uint32_t io_threads;
+
+    uint64_t reserved[7];
 } bitkv_options;
 
 /**
@@ -533,12 +559,14 @@ typedef struct bitkv_statistics {
 
     bitkv_recovery recovery;
 
-    uint32_t partitions;     /**< in these figures */
-    bitkv_io_mode io_mode;   /**< that runs; never AUTO */
-    char io_mode_reason[96]; /**< why */
-    uint32_t writes_refused; /**< partitions that refuse writes after a failed sync */
+    uint32_t partitions;        /**< in these figures */
+    bitkv_io_mode io_mode;      /**< that runs; never AUTO */
+    char io_mode_reason[96];    /**< why */
+    uint32_t writes_refused;    /**< partitions that refuse writes after a failed sync */
+    bitkv_backend backend;      /**< of completion queues; never AUTO */
+    const char *backend_reason; /**< why; static */
 
-    uint64_t reserved[8];
+    uint64_t reserved[7];
 } bitkv_statistics;
 
 #define bitkv_statistics_init(statistics)                                                          \
@@ -558,6 +586,197 @@ typedef struct bitkv_statistics {
  * @return BITKV_OK, BITKV_ERR_INVALID
  */
 BITKV_API int bitkv_stats(bitkv *db, uint32_t partition, bitkv_statistics *statistics);
+
+/* ------------------------------------------------------------------ */
+/* Completion queues: asynchronous operations                          */
+/* ------------------------------------------------------------------ */
+
+/**
+ * A queue of operations of one thread.
+ *
+ * The thread submits operations, singly or in batches, and reaps their
+ * completions. What can be done at once is done inside of bitkv_cq_submit():
+ * writes are appended, and values that are in memory are read, as a pipeline
+ * whose cache misses overlap. What would block is not waited for: reads of
+ * values that are probably not in memory go to io_uring or to threads, and
+ * writes that are to be durable wait for a sync that they share with all
+ * others of their partition.
+ *
+ * Order. The operations of a queue take effect in the order in which they were
+ * submitted: a get finds what the puts before it have stored, and nothing of
+ * those behind it, however late it completes. Completions come in any order.
+ *
+ * Threads. A queue belongs to the thread that created it; another one that
+ * uses it gets BITKV_ERR_INVALID. (bitkv_cq_destroy() may follow the end of
+ * that thread.) Any number of queues may be open on a database.
+ *
+ * Every accepted operation completes exactly once, whatever happens: with its
+ * result, with BITKV_ERR_CANCELED if bitkv_cq_cancel() came first, or with
+ * BITKV_ERR_CLOSED if bitkv_close() did. A queue outlives its database: what
+ * was submitted can be reaped after bitkv_close(), which may be called from
+ * any thread, also from a callback of the queue.
+ */
+typedef struct bitkv_cq bitkv_cq;
+
+typedef enum bitkv_op_kind {
+    BITKV_OP_GET = 1,
+    BITKV_OP_PUT = 2,
+    BITKV_OP_DEL = 3,
+    BITKV_OP_EXISTS = 4,
+    BITKV_OP_SYNC = 5, /**< as bitkv_sync(): has no key */
+} bitkv_op_kind;
+
+typedef enum bitkv_op_flags {
+    /** Nothing that `key` and `value` point at is used after the submission:
+     *  they are copied if need be. Without it they must stay as they are until
+     *  the operation has been reaped. */
+    BITKV_OP_COPY = 1,
+    /** GET: the value as a pinned view, to be released by the caller. */
+    BITKV_OP_VIEW = 2,
+} bitkv_op_flags;
+
+/** How an operation went. */
+typedef struct bitkv_completion {
+    uint64_t id;        /**< as counted by bitkv_cq_submit() */
+    void *user_data;    /**< of the operation */
+    bitkv_op_kind kind; /**< of the operation */
+    int status;         /**< what the synchronous call would have returned */
+    /** GET, BITKV_OK: the operation's buffer, or if that was NULL memory for
+     *  bitkv_free(), a NUL byte behind the value. NULL otherwise. */
+    void *value;
+    size_t value_size; /**< GET: in bytes, also with BITKV_ERR_BUFFER_TOO_SMALL */
+    bitkv_view view;   /**< GET with BITKV_OP_VIEW, BITKV_OK: to be released */
+    /** What went wrong, where, and what to do; "" if nothing did. Owned by the
+     *  queue, valid until it is reaped or destroyed next. */
+    const char *error;
+} bitkv_completion;
+
+/**
+ * Receives a completion: in the queue's thread, out of bitkv_cq_poll() or
+ * bitkv_cq_wait() (or bitkv_cq_destroy()), and nowhere else. May submit and
+ * cancel operations and close the database; may not reap or destroy the queue.
+ * @param completion valid during the call; what its pointers own is the
+ *                   receiver's
+ */
+typedef void (*bitkv_completion_cb)(bitkv_cq *cq, const bitkv_completion *completion);
+
+/** An operation to be submitted. Zero it, then set what it needs. */
+typedef struct bitkv_op {
+    bitkv_op_kind kind;
+    unsigned flags;     /**< of bitkv_op_flags */
+    const void *key;    /**< all but SYNC */
+    size_t key_size;    /**< in bytes */
+    const void *value;  /**< PUT */
+    size_t value_size;  /**< PUT: in bytes */
+    void *buffer;       /**< GET: where the value goes, until it is reaped; NULL: allocated */
+    size_t buffer_size; /**< GET: in bytes */
+    bitkv_durability durability;  /**< PUT and DEL; 0 takes the option's */
+    bitkv_completion_cb callback; /**< NULL: the completion is returned by poll and wait */
+    void *user_data;              /**< handed back */
+} bitkv_op;
+
+/** Options of bitkv_cq_create(). */
+typedef struct bitkv_cq_options {
+    size_t struct_size; /**< set by bitkv_cq_options_init() */
+    /** Most operations that are submitted and not yet reaped. Default 4096; 1
+     *  to 1,048,576. */
+    uint32_t capacity;
+    uint64_t reserved[4];
+} bitkv_cq_options;
+
+#define bitkv_cq_options_init(options)                                                             \
+    bitkv_cq_options_init_sized((options), sizeof(bitkv_cq_options))
+/** What bitkv_cq_options_init() calls. @param struct_size sizeof(bitkv_cq_options) */
+BITKV_API void bitkv_cq_options_init_sized(bitkv_cq_options *options, size_t struct_size);
+
+/**
+ * Create a queue, for the calling thread.
+ * @param cq      receives it; NULL on failure
+ * @param db      an open database
+ * @param options NULL for the defaults
+ * @return BITKV_OK; BITKV_ERR_INVALID; BITKV_ERR_NO_MEMORY; BITKV_ERR_CLOSED
+ */
+BITKV_API int bitkv_cq_create(bitkv_cq **cq, bitkv *db, const bitkv_cq_options *options);
+
+/**
+ * Destroy a queue: cancels what is pending, waits for what cannot be canceled,
+ * calls the callbacks that are outstanding, releases results nobody reaped.
+ * Before or after bitkv_close().
+ * @param cq NULL is BITKV_OK
+ * @return BITKV_OK; BITKV_ERR_INVALID from a callback of the queue, which then
+ *         lives on; BITKV_ERR_FORKED
+ */
+BITKV_API int bitkv_cq_destroy(bitkv_cq *cq);
+
+/**
+ * Submit operations.
+ *
+ * @param cq       a queue of this thread
+ * @param ops      the operations; not used after the call
+ * @param count    how many
+ * @param first_id receives the id of the first; those that follow have the
+ *                 numbers that follow. May be NULL
+ * @return how many were accepted, from the first on: fewer than `count` if the
+ *         queue has become full (reap, then submit the rest). If none was:
+ *         BITKV_ERR_QUEUE_FULL, BITKV_ERR_CLOSED, BITKV_ERR_INVALID,
+ *         BITKV_ERR_FORKED. What is wrong with a single operation is in its
+ *         completion.
+ */
+BITKV_API int bitkv_cq_submit(bitkv_cq *cq, const bitkv_op *ops, size_t count, uint64_t *first_id);
+
+/**
+ * Reap what has completed, without waiting.
+ *
+ * @param completions receives the completions of operations without a callback
+ * @param max         at most this many are taken, those with a callback included
+ * @return how many were stored; 0 if there were none, or only such with a
+ *         callback; BITKV_ERR_INVALID, BITKV_ERR_FORKED
+ */
+BITKV_API int bitkv_cq_poll(bitkv_cq *cq, bitkv_completion *completions, size_t max);
+
+/**
+ * The same, waiting until at least one has completed.
+ *
+ * @param timeout_ms longest wait in milliseconds; -1 without limit; 0 is
+ *                   bitkv_cq_poll()
+ * @return as bitkv_cq_poll(); 0 also at the timeout, and at once if nothing is
+ *         pending
+ */
+BITKV_API int bitkv_cq_wait(bitkv_cq *cq, bitkv_completion *completions, size_t max,
+                            int timeout_ms);
+
+/** Operations that were submitted and not yet reaped. */
+BITKV_API size_t bitkv_cq_pending(const bitkv_cq *cq);
+
+/** Stands for every operation that is pending. */
+#define BITKV_CQ_ALL UINT64_C(0)
+
+/**
+ * Cancel an operation that has not completed: it does so with
+ * BITKV_ERR_CANCELED, and is reaped as any other. A write that only waits for
+ * its sync stays written.
+ * @param id of bitkv_cq_submit(), or BITKV_CQ_ALL
+ * @return BITKV_OK; BITKV_NOT_FOUND if it has completed, or there is none;
+ *         BITKV_ERR_INVALID, BITKV_ERR_FORKED
+ */
+BITKV_API int bitkv_cq_cancel(bitkv_cq *cq, uint64_t id);
+
+/**
+ * A descriptor for poll(), epoll or an event loop: readable when there may be
+ * something to reap. Then call bitkv_cq_poll() until it returns 0 and nothing
+ * is left to reap; it stays readable while there is. Owned by the queue; do
+ * not read or close it.
+ * @return the descriptor; BITKV_ERR_TOO_MANY_FILES, BITKV_ERR_INVALID,
+ *         BITKV_ERR_FORKED
+ */
+BITKV_API int bitkv_cq_fd(bitkv_cq *cq);
+
+/**
+ * What serves this queue: the database's backend, or BITKV_BACKEND_THREADS if
+ * the kernel refused this queue its ring.
+ * @param reason receives why; static or owned by the queue; may be NULL
+ */
+BITKV_API bitkv_backend bitkv_cq_backend(const bitkv_cq *cq, const char **reason);
 
 #ifdef __cplusplus
 }

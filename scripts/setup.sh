@@ -32,13 +32,14 @@ have_cmake()
 
 have_compiler() { have cc && have c++ && have make && have_header stdio.h; }
 
-# The library needs none of these but the compiler and cmake; the tools read
-# JSON with jansson.
+# The library needs the compiler, cmake and liburing; the tools read JSON with
+# jansson.
 need_build()
 {
     need build-essential have_compiler
     need cmake have_cmake
     need pkg-config have pkg-config
+    need liburing-dev have_pc liburing
     need libjansson-dev have_pc jansson
     # Without it, make does: wanted only where something is installed anyway.
     [ -z "$packages" ] || need ninja-build have ninja

@@ -56,6 +56,7 @@ struct bkv_epoch_slot {
     _Atomic uint64_t call;               /* of a call that has left in between; else 0 */
     uint32_t depth;                      /* of nested sections; the owner's */
     uint32_t index;
+    uint32_t pauses; /* ever; the owner's */
     _Atomic uint32_t taken;
 };
 
@@ -205,7 +206,13 @@ void bkv_epoch_pause(struct bkv_epoch_slot *slot)
     if (atomic_load_explicit(&slot->call, memory_order_relaxed) == 0)
         atomic_store_explicit(&slot->call, atomic_load_explicit(&slot->epoch, memory_order_relaxed),
                               memory_order_relaxed);
+    slot->pauses++;
     atomic_store_explicit(&slot->epoch, 0, memory_order_release);
+}
+
+uint32_t bkv_epoch_pauses(const struct bkv_epoch_slot *slot)
+{
+    return slot->pauses;
 }
 
 void bkv_epoch_resume(struct bkv_epoch_slot *slot)

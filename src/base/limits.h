@@ -41,6 +41,14 @@
 #define BKV_RING_DEPTH_DEFAULT 2048u
 #define BKV_RING_DEPTH_MAX     32768u
 
+/* Of the pool that makes blocking reads. */
+#define BKV_IO_THREADS_DEFAULT 32u
+#define BKV_IO_THREADS_MAX     1024u
+
+/* Operations of a completion queue. */
+#define BKV_CQ_CAPACITY_DEFAULT 4096u
+#define BKV_CQ_CAPACITY_MAX     (1u << 20)
+
 /* Window of sequential reading, in recovery and when a hint is made: memory that
  * each partition may hold for a while. */
 #define BKV_SCAN_WINDOW_BYTES (256u << 10)

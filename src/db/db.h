@@ -10,8 +10,11 @@
 
 #include <bitkv.h>
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
+
+struct bkv_pool;
 
 struct bitkv {
     /* hot: read by every call */
@@ -25,6 +28,15 @@ struct bitkv {
     struct bkv_fork_member fork_member;
     _Atomic uint32_t scans; /* that run: closing waits for them */
     bool guarded;           /* the SIGBUS guard is ours to release */
+
+    /* completion queues */
+    bitkv_backend backend;      /* never AUTO */
+    const char *backend_reason; /* static */
+    pthread_mutex_t pool_mutex;
+    struct bkv_pool *pool;             /* NULL: not needed yet */
+    bitkv_cq *queues;                  /* under the mutex of cq.c */
+    _Atomic uint32_t residency_doubts; /* how often it turned out that pages had gone */
+
     uint64_t opened_in_ns;
     char io_mode_reason[96];
 };

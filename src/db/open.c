@@ -15,7 +15,8 @@
  *
  * Every step that fails undoes those before it, in reverse order.
  */
-#include "db/db.h"
+#include "db/backend.h"
+#include "db/cq.h"
 
 #include "base/bytes.h"
 #include "base/clock.h"
@@ -243,6 +244,7 @@ static void set_shares(struct bkv_store *store)
     store->open_segments_max =
         (uint32_t)bkv_max64(1, bkv_min64(total / partitions, BKV_SEGMENTS_MAX));
     store->sealed_max = (uint32_t)bkv_max64(1, half / 3 / partitions);
+    store->readers_max = half;
 }
 
 /* --- the partitions -------------------------------------------------------------------------- */
@@ -301,6 +303,7 @@ static int open_in(struct bitkv *db)
         rc = guard_sigbus(db);
     if (rc != BITKV_OK)
         return rc;
+    bkv_backend_choose(db);
     db->hash_key = store->manifest.hash_key;
     db->partition_count = store->manifest.partitions;
     set_shares(store);
@@ -317,6 +320,7 @@ static void release(struct bitkv *db)
     if (db->guarded)
         bkv_sigbus_guard_release();
     close_directory(&db->store.dir);
+    (void)pthread_mutex_destroy(&db->pool_mutex);
     bkv_mfree(db);
 }
 
@@ -337,6 +341,7 @@ int bitkv_open(bitkv **out, const char *directory, const bitkv_options *options)
         return bkv_error(BITKV_ERR_NO_MEMORY, "no memory to open %s", directory);
     db->store.dir.fd = -1;
     db->store.options = checked;
+    (void)pthread_mutex_init(&db->pool_mutex, NULL);
     db->fork_generation = bkv_fork_generation();
     if (db->fork_generation == 0)
         rc = BITKV_ERR_NO_MEMORY;
@@ -383,6 +388,7 @@ int bitkv_close(bitkv *db)
                                             "database: end the scan first");
     wait_for_calls(db);
     bkv_fork_unregister(&db->fork_member);
+    bkv_backend_stop(db);
     int rc = BITKV_OK;
     char context[BKV_ERROR_CONTEXT_SIZE] = "";
     for (uint32_t i = 0; i < db->partition_count; i++) {
@@ -392,6 +398,7 @@ int bitkv_close(bitkv *db)
             (void)snprintf(context, sizeof context, "%s", bitkv_error_context());
         }
     }
+    bkv_cq_detach_all(db);
     release(db);
     return rc == BITKV_OK ? BITKV_OK : bkv_error(rc, "%s", context);
 }

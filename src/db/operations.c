@@ -7,7 +7,8 @@
  * then look at `closing`; set `closing`, then scan the sections) is sequential
  * consistency on both sides, so no call slips through.
  */
-#include "db/db.h"
+#include "db/call.h"
+#include "db/pipeline.h"
 
 #include "base/assert.h"
 #include "base/error.h"
@@ -15,10 +16,6 @@
 #include "io/mapping.h"
 
 #include <string.h>
-
-/* Keys of bitkv_multi_get() that are in the pipeline together: enough to
- * overlap their cache misses, few enough to stay in the first-level cache. */
-#define PIPELINE 16u
 
 const char *bitkv_version(void)
 {
@@ -29,60 +26,19 @@ const char *bitkv_version(void)
 #undef TEXT_
 }
 
-/* --- what every call begins with ------------------------------------------------------------ */
-
-static int refuse_call(const struct bitkv *db)
-{
-    if (bkv_forked(db->fork_generation))
-        return bkv_error(BITKV_ERR_FORKED, "this handle was opened before a fork; open the "
-                                           "database in the child, after the parent closed it");
-    return bkv_error(BITKV_ERR_CLOSED, "the database is being closed");
-}
-
-static inline int begin(const struct bitkv *db, struct bkv_epoch_slot **slot)
-{
-    if (BKV_UNLIKELY(db == NULL))
-        return bkv_error(BITKV_ERR_INVALID, "no database handle");
-    if (BKV_UNLIKELY(bkv_forked(db->fork_generation)))
-        return refuse_call(db);
-    *slot = bkv_epoch_enter();
-    if (BKV_UNLIKELY(*slot == NULL))
-        return bkv_error(BITKV_ERR_NO_MEMORY, "no memory for another thread");
-    if (BKV_UNLIKELY(atomic_load_explicit(&db->closing, memory_order_seq_cst))) {
-        bkv_epoch_exit(*slot);
-        return refuse_call(db);
-    }
-    return BITKV_OK;
-}
-
-static inline int check_key(const void *key, size_t key_size)
-{
-    if (BKV_UNLIKELY(key_size == 0 || key_size > BITKV_KEY_SIZE_MAX))
-        return bkv_error(BITKV_ERR_INVALID, "a key has 1 to %u bytes, not %zu", BITKV_KEY_SIZE_MAX,
-                         key_size);
-    if (BKV_UNLIKELY(key == NULL))
-        return bkv_error(BITKV_ERR_INVALID, "the key is NULL and its size %zu", key_size);
-    return BITKV_OK;
-}
-
-static inline struct bkv_partition *route(const struct bitkv *db, const struct bkv_hash *hash)
-{
-    return db->partitions[bkv_hash_partition(hash, db->partition_count)];
-}
-
 /* --- reading ------------------------------------------------------------------------------------
  */
 
 static inline int get(struct bitkv *db, const void *key, size_t key_size, struct bkv_sink *sink)
 {
     struct bkv_epoch_slot *slot = NULL;
-    int rc = check_key(key, key_size);
+    int rc = bkv_check_key(key, key_size);
     if (BKV_LIKELY(rc == BITKV_OK))
-        rc = begin(db, &slot);
+        rc = bkv_begin(db, &slot);
     if (BKV_UNLIKELY(rc != BITKV_OK))
         return rc;
     struct bkv_hash hash = bkv_hash(&db->hash_key, key, key_size);
-    rc = bkv_partition_get(route(db, &hash), slot, &hash, key, key_size, sink);
+    rc = bkv_partition_get(bkv_route(db, &hash), slot, &hash, key, key_size, sink);
     bkv_epoch_exit(slot);
     return rc;
 }
@@ -162,52 +118,45 @@ static void note_failure(struct first_failure *first, size_t index, int status)
     (void)memcpy(first->context, bitkv_error_context(), strlen(bitkv_error_context()) + 1);
 }
 
-static void get_item(struct bkv_partition *partition, struct bkv_epoch_slot *slot,
-                     const struct bkv_hash *hash, bitkv_get_item *item)
+static void get_item(const struct bkv_stage *stage, struct bkv_epoch_slot *slot,
+                     bitkv_get_item *item)
 {
     struct bkv_sink sink = {
         .kind = item->buffer != NULL ? BKV_SINK_BUFFER : BKV_SINK_ALLOCATE,
         .buffer = item->buffer,
         .capacity = item->buffer_size,
     };
-    item->status = bkv_partition_get(partition, slot, hash, item->key, item->key_size, &sink);
+    item->status = bkv_partition_read_found(&stage->found, slot, &stage->hash, item->key,
+                                            item->key_size, &sink);
     item->value_size = sink.size;
     item->value = item->status == BITKV_OK ? sink.buffer : NULL;
 }
 
-/* One stage over the whole group, then the next, so that each stage's cache
- * misses overlap. */
 static void get_group(struct bitkv *db, struct bkv_epoch_slot *slot, bitkv_get_item *items,
                       size_t at, size_t count, struct first_failure *first)
 {
     items += at;
-    struct bkv_hash hashes[PIPELINE];
-    struct bkv_partition *partitions[PIPELINE]; /* NULL: not a key */
+    struct bkv_stage stages[BKV_PIPELINE];
     for (size_t i = 0; i < count; i++) {
         items[i].value = NULL;
         items[i].value_size = 0;
-        items[i].status = check_key(items[i].key, items[i].key_size);
-        partitions[i] = NULL;
-        if (BKV_UNLIKELY(items[i].status != BITKV_OK)) {
+        items[i].status = bkv_check_key(items[i].key, items[i].key_size);
+        if (BKV_LIKELY(items[i].status == BITKV_OK)) {
+            bkv_stage_begin(&stages[i], db, items[i].key, items[i].key_size);
+        } else {
+            bkv_stage_none(&stages[i]);
             note_failure(first, at + i, items[i].status);
-            continue;
         }
-        hashes[i] = bkv_hash(&db->hash_key, items[i].key, items[i].key_size);
-        partitions[i] = route(db, &hashes[i]);
-        bkv_partition_prefetch_index(partitions[i], &hashes[i]);
     }
+    for (size_t i = 0; i < count; i++)
+        bkv_stage_slot(&stages[i]);
+    for (size_t i = 0; i < count; i++)
+        bkv_stage_locate(&stages[i], slot);
     for (size_t i = 0; i < count; i++) {
-        if (partitions[i] != NULL)
-            bkv_partition_prefetch_slot(partitions[i], &hashes[i]);
-    }
-    for (size_t i = 0; i < count; i++) {
-        if (partitions[i] != NULL)
-            bkv_partition_prefetch_record(partitions[i], &hashes[i]);
-    }
-    for (size_t i = 0; i < count; i++) {
-        if (BKV_UNLIKELY(partitions[i] == NULL))
+        if (BKV_UNLIKELY(stages[i].partition == NULL))
             continue;
-        get_item(partitions[i], slot, &hashes[i], &items[i]);
+        bkv_stage_renew(&stages[i], slot);
+        get_item(&stages[i], slot, &items[i]);
         if (BKV_UNLIKELY(items[i].status < 0))
             note_failure(first, at + i, items[i].status);
     }
@@ -218,13 +167,15 @@ int bitkv_multi_get(bitkv *db, bitkv_get_item *items, size_t count)
     if (items == NULL && count > 0)
         return bkv_error(BITKV_ERR_INVALID, "bitkv_multi_get: no items");
     struct bkv_epoch_slot *slot = NULL;
-    int rc = begin(db, &slot);
+    int rc = bkv_begin(db, &slot);
     if (rc != BITKV_OK)
         return rc;
     struct first_failure first; /* its text is not looked at before there is one */
     first.index = SIZE_MAX;
-    for (size_t at = 0; at < count; at += PIPELINE)
-        get_group(db, slot, items, at, count - at < PIPELINE ? count - at : PIPELINE, &first);
+    for (size_t at = 0; at < count; at += BKV_PIPELINE) {
+        size_t rest = count - at;
+        get_group(db, slot, items, at, rest < BKV_PIPELINE ? rest : BKV_PIPELINE, &first);
+    }
     bkv_epoch_exit(slot);
     /* cppcheck-suppress uninitvar ; note_failure() sets all of it, index included */
     return first.index == SIZE_MAX ? BITKV_OK : bkv_error(first.status, "%s", first.context);
@@ -233,40 +184,22 @@ int bitkv_multi_get(bitkv *db, bitkv_get_item *items, size_t count)
 /* --- writing
  * ---------------------------------------------------------------------------------------- */
 
-static int check_write(const struct bitkv *db, const void *key, size_t key_size,
-                       bitkv_durability durability)
-{
-    int rc = check_key(key, key_size);
-    if (BKV_UNLIKELY(rc != BITKV_OK))
-        return rc;
-    if (BKV_UNLIKELY((unsigned)durability > BITKV_DURABILITY_SYNC))
-        return bkv_error(BITKV_ERR_INVALID, "%d is no bitkv_durability", (int)durability);
-    if (BKV_UNLIKELY(db != NULL && db->store.options.read_only))
-        return bkv_forked(db->fork_generation)
-                   ? refuse_call(db)
-                   : bkv_error(BITKV_ERR_READ_ONLY,
-                               "%s was opened read-only; open it with read_only = false to write",
-                               db->store.dir.path);
-    return BITKV_OK;
-}
-
 int bitkv_put_with(bitkv *db, const void *key, size_t key_size, const void *value,
                    size_t value_size, bitkv_durability durability)
 {
-    int rc = check_write(db, key, key_size, durability);
+    int rc = bkv_check_write(db, key, key_size, durability);
     if (BKV_UNLIKELY(rc != BITKV_OK))
         return rc;
-    if (BKV_UNLIKELY(value_size > BITKV_VALUE_SIZE_MAX))
-        return bkv_error(BITKV_ERR_INVALID, "a value has 0 to %u bytes, not %zu",
-                         BITKV_VALUE_SIZE_MAX, value_size);
-    if (BKV_UNLIKELY(value == NULL && value_size > 0))
-        return bkv_error(BITKV_ERR_INVALID, "the value is NULL and its size %zu", value_size);
+    rc = bkv_check_value(value, value_size);
+    if (BKV_UNLIKELY(rc != BITKV_OK))
+        return rc;
     struct bkv_epoch_slot *slot = NULL;
-    rc = begin(db, &slot);
+    rc = bkv_begin(db, &slot);
     if (BKV_UNLIKELY(rc != BITKV_OK))
         return rc;
     struct bkv_hash hash = bkv_hash(&db->hash_key, key, key_size);
-    rc = bkv_partition_put(route(db, &hash), &hash, key, key_size, value, value_size, durability);
+    rc = bkv_partition_put(bkv_route(db, &hash), &hash, key, key_size, value, value_size,
+                           durability, NULL);
     bkv_epoch_exit(slot);
     return rc;
 }
@@ -278,14 +211,14 @@ int bitkv_put(bitkv *db, const void *key, size_t key_size, const void *value, si
 
 int bitkv_del_with(bitkv *db, const void *key, size_t key_size, bitkv_durability durability)
 {
-    int rc = check_write(db, key, key_size, durability);
+    int rc = bkv_check_write(db, key, key_size, durability);
     struct bkv_epoch_slot *slot = NULL;
     if (rc == BITKV_OK)
-        rc = begin(db, &slot);
+        rc = bkv_begin(db, &slot);
     if (rc != BITKV_OK)
         return rc;
     struct bkv_hash hash = bkv_hash(&db->hash_key, key, key_size);
-    rc = bkv_partition_del(route(db, &hash), &hash, key, key_size, durability);
+    rc = bkv_partition_del(bkv_route(db, &hash), &hash, key, key_size, durability, NULL);
     bkv_epoch_exit(slot);
     return rc;
 }
@@ -298,7 +231,7 @@ int bitkv_del(bitkv *db, const void *key, size_t key_size)
 int bitkv_sync(bitkv *db)
 {
     struct bkv_epoch_slot *slot = NULL;
-    int rc = begin(db, &slot);
+    int rc = bkv_begin(db, &slot);
     if (rc != BITKV_OK)
         return rc;
     for (uint32_t i = 0; i < db->partition_count; i++) {
@@ -334,7 +267,7 @@ int bitkv_scan(bitkv *db, unsigned flags, bitkv_scan_cb scan_cb, void *user)
     if (scan_cb == NULL || (flags & ~(unsigned)BITKV_SCAN_KEYS) != 0)
         return bkv_error(BITKV_ERR_INVALID, "bitkv_scan: no callback, or unknown flags %#x", flags);
     struct bkv_epoch_slot *slot = NULL;
-    int rc = begin(db, &slot);
+    int rc = bkv_begin(db, &slot);
     if (rc != BITKV_OK)
         return rc;
     /* Long work stays out of the section, or nothing could be reclaimed. */
@@ -365,6 +298,8 @@ static void fill_statistics(struct bitkv *db, uint32_t partition, bitkv_statisti
     s->open_files = 1 + atomic_load(&db->store.dir.open_files);
     s->io_mode = db->store.mapped ? BITKV_IO_MMAP : BITKV_IO_PWRITE;
     memcpy(s->io_mode_reason, db->io_mode_reason, sizeof s->io_mode_reason);
+    s->backend = db->backend;
+    s->backend_reason = db->backend_reason;
 }
 
 int bitkv_stats(bitkv *db, uint32_t partition, bitkv_statistics *statistics)
@@ -373,7 +308,7 @@ int bitkv_stats(bitkv *db, uint32_t partition, bitkv_statistics *statistics)
         return bkv_error(BITKV_ERR_INVALID,
                          "bitkv_stats: call bitkv_statistics_init() on the structure first");
     struct bkv_epoch_slot *slot = NULL;
-    int rc = begin(db, &slot);
+    int rc = bkv_begin(db, &slot);
     if (rc != BITKV_OK)
         return rc;
     size_t size = statistics->struct_size;

@@ -63,6 +63,11 @@ static int check_performance(const bitkv_options *o)
 {
     if ((unsigned)o->io_mode > BITKV_IO_PWRITE)
         return WRONG("option io_mode is %d, not a bitkv_io_mode", (int)o->io_mode);
+    if ((unsigned)o->backend > BITKV_BACKEND_THREADS)
+        return WRONG("option backend is %d, not a bitkv_backend", (int)o->backend);
+    if (o->io_threads > BKV_IO_THREADS_MAX)
+        return WRONG("option io_threads is %" PRIu32 ", the most is %u", o->io_threads,
+                     BKV_IO_THREADS_MAX);
     if (o->ring_depth > BKV_RING_DEPTH_MAX)
         return WRONG("option ring_depth is %" PRIu32 ", the most is %u", o->ring_depth,
                      BKV_RING_DEPTH_MAX);
@@ -98,6 +103,8 @@ int bkv_options_check(bitkv_options *out, const bitkv_options *given)
         out->durability = BITKV_DURABILITY_SYNC;
     if (out->ring_depth == 0)
         out->ring_depth = BKV_RING_DEPTH_DEFAULT;
+    if (out->io_threads == 0)
+        out->io_threads = BKV_IO_THREADS_DEFAULT;
     /* Segments end where a record could: at a multiple of 8; mapped in pages. */
     out->max_file_size &= ~4095ull;
     return BITKV_OK;

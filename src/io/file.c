@@ -102,6 +102,15 @@ int bkv_file_write(const struct bkv_file *file, const void *data, size_t size, u
     return BITKV_OK;
 }
 
+bool bkv_file_read_nowait(const struct bkv_file *file, void *data, size_t size, uint64_t offset)
+{
+    ssize_t n;
+    do
+        n = bkv_io->pread_nowait(file->fd, data, size, (off_t)offset);
+    while (n < 0 && errno == EINTR);
+    return n >= 0 && (size_t)n == size;
+}
+
 int bkv_file_reserve(const struct bkv_file *file, uint64_t offset, uint64_t size)
 {
     int result;

@@ -45,6 +45,8 @@ int bkv_file_read(const struct bkv_file *file, void *data, size_t size, uint64_t
                   size_t *got);
 /* BITKV_ERR_CORRUPT if the file ends before. */
 int bkv_file_read_exact(const struct bkv_file *file, void *data, size_t size, uint64_t offset);
+/* The same for what is in memory: false if it would wait, or cannot be read. */
+bool bkv_file_read_nowait(const struct bkv_file *file, void *data, size_t size, uint64_t offset);
 int bkv_file_write(const struct bkv_file *file, const void *data, size_t size, uint64_t offset);
 /* Makes [offset, offset + size) exist on disk; grows the file. */
 int bkv_file_reserve(const struct bkv_file *file, uint64_t offset, uint64_t size);

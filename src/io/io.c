@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <sys/file.h>
 #include <sys/mman.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 static int kernel_openat(int dirfd, const char *path, int flags, mode_t mode)
@@ -37,11 +38,25 @@ static int kernel_fstat(int fd, struct stat *status)
     return fstat(fd, status);
 }
 
+static ssize_t kernel_pread_nowait(int fd, void *data, size_t size, off_t offset)
+{
+    struct iovec part = {.iov_base = data, .iov_len = size};
+    return preadv2(fd, &part, 1, offset, RWF_NOWAIT);
+}
+
+static ssize_t kernel_ring_read(void *data, size_t size, off_t offset, ssize_t result)
+{
+    (void)data, (void)size, (void)offset;
+    return result;
+}
+
 const struct bkv_io_ops bkv_io_kernel = {
     .openat = kernel_openat,
     .close = close,
     .pread = pread,
     .pwrite = pwrite,
+    .pread_nowait = kernel_pread_nowait,
+    .ring_read = kernel_ring_read,
     .fallocate = kernel_fallocate,
     .ftruncate = ftruncate,
     .fdatasync = fdatasync,
@@ -56,6 +71,7 @@ const struct bkv_io_ops bkv_io_kernel = {
     .munmap = munmap,
     .mprotect = mprotect,
     .madvise = madvise,
+    .mincore = mincore,
     .fdopendir = fdopendir,
     .readdir = readdir,
     .closedir = closedir,

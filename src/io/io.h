@@ -21,6 +21,11 @@ struct bkv_io_ops {
     int (*close)(int fd);
     ssize_t (*pread)(int fd, void *data, size_t size, off_t offset);
     ssize_t (*pwrite)(int fd, const void *data, size_t size, off_t offset);
+    /* preadv2(2) with RWF_NOWAIT: fails with EAGAIN rather than wait. */
+    ssize_t (*pread_nowait)(int fd, void *data, size_t size, off_t offset);
+    /* What a read of an io_uring is taken to have returned: the kernel has done
+     * it, so a test can only change the answer. */
+    ssize_t (*ring_read)(void *data, size_t size, off_t offset, ssize_t result);
     int (*fallocate)(int fd, off_t offset, off_t size);
     int (*ftruncate)(int fd, off_t size);
     int (*fdatasync)(int fd);
@@ -35,6 +40,7 @@ struct bkv_io_ops {
     int (*munmap)(void *base, size_t size);
     int (*mprotect)(void *base, size_t size, int protection);
     int (*madvise)(void *base, size_t size, int advice);
+    int (*mincore)(void *base, size_t size, unsigned char *in_memory);
     DIR *(*fdopendir)(int fd);
     struct dirent *(*readdir)(DIR *directory);
     int (*closedir)(DIR *directory);

@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "base/memory.h"
 #include "io/io.h"
+#include "io/residency.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -183,6 +184,7 @@ int bkv_mapping_create_unmapped(struct bkv_mapping **out, struct bkv_file *file)
     }
     mapping->file = *file;
     *file = BKV_FILE_NONE;
+    mapping->reader = BKV_FILE_NONE;
     atomic_init(&mapping->refs, 1);
     *out = mapping;
     return BITKV_OK;
@@ -241,6 +243,8 @@ void bkv_mapping_unref(struct bkv_mapping *mapping)
         (void)bkv_io->munmap(mapping->base, mapping->size);
         bkv_sigbus_guard_release();
     }
+    bkv_file_close(&mapping->reader);
     bkv_file_close(&mapping->file);
+    bkv_residency_free(atomic_load_explicit(&mapping->residency, memory_order_relaxed));
     bkv_mfree(mapping);
 }

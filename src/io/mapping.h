@@ -25,10 +25,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct bkv_residency;
+
 struct bkv_mapping {
     uint8_t *base; /* NULL: read through the descriptor */
     size_t size;   /* of the mapping */
     struct bkv_file file;
+    struct bkv_file reader;                  /* for reads that do not go through the mapping */
+    struct bkv_residency *_Atomic residency; /* io/residency.h; NULL: nobody has asked */
     _Atomic uint32_t refs;
     _Atomic uint32_t faults; /* SIGBUS met under it */
 };

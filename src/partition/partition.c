@@ -105,6 +105,7 @@ int bkv_partition_stop(struct bkv_partition *p, bool clean)
         rc = p->stop_result;
         if (rc != BITKV_OK)
             bkv_error_context_set(p->open_context);
+        bkv_sync_abandon(p, rc == BITKV_OK && !clean ? BITKV_ERR_CLOSED : rc);
     }
     release(p);
     return rc;

@@ -24,6 +24,7 @@ struct bkv_store {
     bool mapped;                /* BITKV_IO_MMAP runs, else BITKV_IO_PWRITE */
     uint32_t open_segments_max; /* of one partition */
     uint32_t sealed_max;        /* full segments of one that wait for their sync */
+    uint64_t readers_max;       /* descriptors of all, up to which cold reads take some */
 };
 
 /* A message for the log callback, if there is one. */
@@ -60,11 +61,13 @@ struct bkv_sink {
 int bkv_partition_get(struct bkv_partition *partition, struct bkv_epoch_slot *slot,
                       const struct bkv_hash *hash, const void *key, size_t key_size,
                       struct bkv_sink *sink);
+/* With `unsynced` they do not wait for a sync: *unsynced receives the position
+ * that has to be synced yet, 0 if none has to. */
 int bkv_partition_put(struct bkv_partition *partition, const struct bkv_hash *hash, const void *key,
                       size_t key_size, const void *value, size_t value_size,
-                      bitkv_durability durability);
+                      bitkv_durability durability, uint64_t *unsynced);
 int bkv_partition_del(struct bkv_partition *partition, const struct bkv_hash *hash, const void *key,
-                      size_t key_size, bitkv_durability durability);
+                      size_t key_size, bitkv_durability durability, uint64_t *unsynced);
 int bkv_partition_sync(struct bkv_partition *partition);
 /* Records that cannot be shown: the first one's code, and what it was. */
 struct bkv_scan_failure {
@@ -78,10 +81,83 @@ int bkv_partition_scan(struct bkv_partition *partition, unsigned flags, bitkv_sc
 /* Adds its figures to `statistics`; gauges of the whole database are left. */
 void bkv_partition_stats(struct bkv_partition *partition, bitkv_statistics *statistics);
 
-/* Stages of a pipelined get: prefetch the way to the KeyDir's slot, then the
- * slot, then the record. Each in the same epoch section as the get. */
+/* --- gets in a pipeline: each stage for all keys, then the next --------------------
+ *
+ *   prefetch_index -> prefetch_slot -> locate -> read_found (or try_found)
+ *
+ * all in one epoch section. The get takes effect when it is located. */
+
+/* Where a record was found. */
+struct bkv_located {
+    struct bkv_partition *partition;
+    const struct bkv_segment *segment; /* NULL: the key is not there */
+    struct bkv_mapping *mapping;       /* NULL: the segment is closed */
+    uint64_t offset, size;             /* of the record */
+    uint64_t location;
+};
+
 void bkv_partition_prefetch_index(struct bkv_partition *partition, const struct bkv_hash *hash);
 void bkv_partition_prefetch_slot(struct bkv_partition *partition, const struct bkv_hash *hash);
-void bkv_partition_prefetch_record(struct bkv_partition *partition, const struct bkv_hash *hash);
+/* The lines that a put or a delete will look at. */
+void bkv_partition_prefetch_put(struct bkv_partition *partition, const struct bkv_hash *hash);
+/* Looks the key up, and prefetches the record. */
+void bkv_partition_locate(struct bkv_partition *partition, const struct bkv_hash *hash,
+                          struct bkv_located *found);
+/* The rest of bkv_partition_get(). */
+int bkv_partition_read_found(const struct bkv_located *found, struct bkv_epoch_slot *slot,
+                             const struct bkv_hash *hash, const void *key, size_t key_size,
+                             struct bkv_sink *sink);
+/* The same, but BKV_COLD if that would probably wait for the disk. `stamp`: of
+ * io/residency.h. */
+#define BKV_COLD 3
+int bkv_partition_try_found(const struct bkv_located *found, struct bkv_epoch_slot *slot,
+                            const struct bkv_hash *hash, const void *key, size_t key_size,
+                            struct bkv_sink *sink, uint32_t stamp);
+
+/* --- cold.c: a record that has to be read from disk ------------------------------ */
+
+/* Holds what is needed to read and verify it: from the beginning on it does not
+ * depend on what becomes of the key. */
+struct bkv_cold {
+    struct bkv_partition *partition;
+    struct bkv_mapping *mapping; /* a reference; NULL: the segment has to be opened */
+    int fd;                      /* to read by; -1: by bkv_cold_read() only */
+    uint64_t location;
+    uint64_t offset, size; /* in the file */
+    uint64_t seed, segment_id;
+    uint32_t partition_index;
+};
+
+/* In the section of the locate. */
+void bkv_cold_begin(struct bkv_cold *cold, const struct bkv_located *found);
+/* Opens the segment if need be, reads the record into `bytes`; blocks. In an
+ * epoch section that it leaves meanwhile. */
+int bkv_cold_read(struct bkv_cold *cold, struct bkv_epoch_slot *slot, void *bytes);
+/* Verifies and delivers what was read. Needs no open database: `path` is its
+ * directory's, for messages. BKV_OTHER_KEY: the slot had changed hands; get
+ * the key anew. */
+#define BKV_OTHER_KEY 2
+int bkv_cold_deliver(const struct bkv_cold *cold, const char *path, const void *bytes,
+                     const void *key, size_t key_size, struct bkv_sink *sink);
+void bkv_cold_end(struct bkv_cold *cold);
+/* Counts a get that was delivered so. In an epoch section. */
+void bkv_partition_count_get(struct bkv_partition *partition, const struct bkv_epoch_slot *slot,
+                             int rc);
+
+/* --- waiting for a sync without a thread: sync.c ------------------------------------- */
+
+struct bkv_sync_waiter {
+    uint64_t position; /* of the log: what is to be durable */
+    /* Called once, by the thread that ran the sync: the worker, or a writer.
+     * The waiter may be gone when it returns. */
+    void (*done)(struct bkv_sync_waiter *waiter, int rc);
+    struct bkv_sync_waiter *next;
+};
+
+/* Where the log ends now. */
+uint64_t bkv_partition_position(struct bkv_partition *partition);
+void bkv_partition_sync_later(struct bkv_partition *partition, struct bkv_sync_waiter *waiter);
+/* Takes the waiter back. False: its call has been made, or is about to be. */
+bool bkv_partition_sync_forget(struct bkv_partition *partition, struct bkv_sync_waiter *waiter);
 
 #endif

@@ -16,13 +16,17 @@
 
 #include "base/error.h"
 #include "base/memory.h"
-#include "log/filename.h"
+#include "io/residency.h"
+#include "partition/record_read.h"
 
 #include <inttypes.h>
 #include <string.h>
 
 /* Records up to this size are read onto the stack when there is no mapping. */
 #define SMALL_RECORD 4096u
+
+/* Of a record, in a pipeline; what follows the processor fetches by itself. */
+#define PREFETCH_BYTES 256u
 
 /* --- counters ---------------------------------------------------------------------- */
 
@@ -43,87 +47,15 @@ static inline void count(struct bkv_partition *p, const struct bkv_epoch_slot *s
         atomic_fetch_add_explicit(&stripe->errors, 1, memory_order_relaxed);
 }
 
-/* --- delivering --------------------------------------------------------------------- */
-
-static int no_memory(uint64_t size)
-{
-    return bkv_error(BITKV_ERR_NO_MEMORY, "no memory for a value of %" PRIu64 " bytes", size);
-}
-
-static int deliver_view(struct bkv_sink *sink, struct bkv_mapping *mapping, const uint8_t *value,
-                        uint32_t size)
-{
-    if (mapping->base != NULL) {
-        bkv_mapping_ref(mapping);
-        *sink->view = (bitkv_view){.data = value, .size = size, .pin = mapping};
-        return BITKV_OK;
-    }
-    /* Read through a descriptor: a mapping of its own memory stands in. */
-    struct bkv_mapping *copy = bkv_calloc(1, sizeof *copy + size);
-    if (copy == NULL)
-        return no_memory(size);
-    copy->file = BKV_FILE_NONE;
-    atomic_init(&copy->refs, 1);
-    memcpy(copy + 1, value, size);
-    *sink->view = (bitkv_view){.data = copy + 1, .size = size, .pin = copy};
-    return BITKV_OK;
-}
-
-static int deliver(struct bkv_sink *sink, struct bkv_mapping *mapping, const uint8_t *value,
-                   uint32_t size)
-{
-    sink->size = size;
-    switch (sink->kind) {
-    case BKV_SINK_NONE:
-        return BITKV_OK;
-    case BKV_SINK_BUFFER:
-        if (size > sink->capacity)
-            return bkv_error(BITKV_ERR_BUFFER_TOO_SMALL,
-                             "the value has %" PRIu32 " bytes, the buffer %zu", size,
-                             sink->capacity);
-        if (size > 0)
-            memcpy(sink->buffer, value, size);
-        return BITKV_OK;
-    case BKV_SINK_ALLOCATE:
-        sink->buffer = bkv_malloc((size_t)size + 1);
-        if (sink->buffer == NULL)
-            return no_memory(size);
-        memcpy(sink->buffer, value, size);
-        ((char *)sink->buffer)[size] = '\0';
-        return BITKV_OK;
-    case BKV_SINK_VIEW:
-        return deliver_view(sink, mapping, value, size);
-    }
-    return BITKV_ERR_INVALID;
-}
-
 /* --- one record ------------------------------------------------------------------------ */
 
-struct target {
-    struct bkv_partition *p;
-    const struct bkv_segment *segment;
-    struct bkv_mapping *mapping;
-    uint64_t offset, size;
-};
-
-/* What a record turned out to be that is not the one looked for. */
-#define OTHER_KEY 2
-
-static int damaged(const struct target *t)
+static int damaged(const struct bkv_located *t)
 {
-    char name[BKV_NAME_SIZE];
-    bkv_name_data(name, t->p->index, t->segment->id);
-    if (bkv_mapping_faulted(t->mapping))
-        return bkv_error(BITKV_ERR_IO,
-                         "cannot read %s/%s at offset %" PRIu64 ", length %" PRIu64
-                         ": I/O error, or the file was cut",
-                         t->p->store->dir.path, name, t->offset, t->size);
-    return bkv_error(BITKV_ERR_CORRUPT,
-                     "%s/%s at offset %" PRIu64 ", length %" PRIu64 ": record does not verify",
-                     t->p->store->dir.path, name, t->offset, t->size);
+    return bkv_record_damaged(t->partition->store->dir.path, t->partition->index, t->segment->id,
+                              t->offset, t->size, bkv_mapping_faulted(t->mapping));
 }
 
-static bool is_record_of(const struct target *t, const uint8_t *bytes, const void *key,
+static bool is_record_of(const struct bkv_located *t, const uint8_t *bytes, const void *key,
                          size_t key_size)
 {
     struct bkv_record record = bkv_record_peek(bytes);
@@ -134,7 +66,7 @@ static bool is_record_of(const struct target *t, const uint8_t *bytes, const voi
 
 /* `exists` compares the key first: if it is the one, the value need not be
  * read. If not, the checksum tells another key from damage. */
-static inline int examine(const struct target *t, const uint8_t *bytes, const void *key,
+static inline int examine(const struct bkv_located *t, const uint8_t *bytes, const void *key,
                           size_t key_size, struct bkv_sink *sink)
 {
     struct bkv_record record;
@@ -144,14 +76,14 @@ static inline int examine(const struct target *t, const uint8_t *bytes, const vo
         return damaged(t);
     if (BKV_UNLIKELY(record.type != BKV_RECORD_PUT || record.key_size != key_size ||
                      memcmp(bkv_record_key(bytes), key, key_size) != 0))
-        return OTHER_KEY;
-    return deliver(sink, t->mapping, bkv_record_value(bytes, &record), record.value_size);
+        return BKV_OTHER_KEY;
+    return bkv_deliver(sink, t->mapping, bkv_record_value(bytes, &record), record.value_size);
 }
 
 /* Only whether the key is there: as much as holds it is read, and more only if
  * it is not the one. */
-static bool key_is_there(const struct target *t, const void *key, size_t key_size, uint8_t *buffer,
-                         size_t capacity)
+static bool key_is_there(const struct bkv_located *t, const void *key, size_t key_size,
+                         uint8_t *buffer, size_t capacity)
 {
     uint64_t size = BKV_RECORD_HEADER + key_size;
     if (size > capacity || size > t->size ||
@@ -160,19 +92,24 @@ static bool key_is_there(const struct target *t, const void *key, size_t key_siz
     return is_record_of(t, buffer, key, key_size);
 }
 
-static int examine_unmapped(const struct target *t, const void *key, size_t key_size,
-                            struct bkv_sink *sink)
+/* With `wait` false: BKV_COLD if it is not all in memory. */
+static int examine_unmapped(const struct bkv_located *t, const void *key, size_t key_size,
+                            struct bkv_sink *sink, bool wait)
 {
     uint8_t stack[SMALL_RECORD];
     uint8_t *bytes = stack;
-    if (sink->kind == BKV_SINK_NONE && key_is_there(t, key, key_size, stack, sizeof stack))
+    if (wait && sink->kind == BKV_SINK_NONE && key_is_there(t, key, key_size, stack, sizeof stack))
         return BITKV_OK;
     if (t->size > sizeof stack) {
         bytes = bkv_malloc(t->size);
         if (bytes == NULL)
-            return no_memory(t->size);
+            return bkv_no_memory_for(t->size);
     }
-    int rc = bkv_file_read_exact(&t->mapping->file, bytes, t->size, t->offset);
+    int rc = BKV_COLD;
+    if (wait)
+        rc = bkv_file_read_exact(&t->mapping->file, bytes, t->size, t->offset);
+    else if (bkv_file_read_nowait(&t->mapping->file, bytes, t->size, t->offset))
+        rc = BITKV_OK;
     if (rc == BITKV_OK)
         rc = examine(t, bytes, key, key_size, sink);
     if (bytes != stack)
@@ -180,7 +117,7 @@ static int examine_unmapped(const struct target *t, const void *key, size_t key_
     return rc;
 }
 
-static inline int examine_target(const struct target *t, const void *key, size_t key_size,
+static inline int examine_target(const struct bkv_located *t, const void *key, size_t key_size,
                                  struct bkv_sink *sink)
 {
     if (BKV_LIKELY(t->mapping->base != NULL)) {
@@ -188,20 +125,21 @@ static inline int examine_target(const struct target *t, const void *key, size_t
             return damaged(t);
         return examine(t, t->mapping->base + t->offset, key, key_size, sink);
     }
-    return examine_unmapped(t, key, key_size, sink);
+    return examine_unmapped(t, key, key_size, sink, true);
 }
 
-static inline struct target target_of(struct bkv_partition *p, uint64_t location)
+static inline struct bkv_located target_of(struct bkv_partition *p, uint64_t location)
 {
     struct bkv_segment *segment = bkv_table_get(&p->table, bkv_location_segment(location));
     if (atomic_load_explicit(&segment->referenced, memory_order_relaxed) == 0)
         atomic_store_explicit(&segment->referenced, 1, memory_order_relaxed);
-    return (struct target){
-        .p = p,
+    return (struct bkv_located){
+        .partition = p,
         .segment = segment,
         .mapping = atomic_load_explicit(&segment->open, memory_order_acquire),
         .offset = bkv_location_offset(location),
         .size = bkv_location_size(location),
+        .location = location,
     };
 }
 
@@ -223,7 +161,7 @@ static int get_pinned(struct bkv_partition *p, struct bkv_epoch_slot *slot,
             return rc;
         bool found = bkv_keydir_find(p->keydir, hash, &location);
         if (found && bkv_location_segment(location) == number) {
-            struct target t = target_of(p, location);
+            struct bkv_located t = target_of(p, location);
             t.mapping = pinned;
             rc = examine_target(&t, key, key_size, sink);
             bkv_mapping_unref(pinned);
@@ -248,14 +186,14 @@ static int get_settled(struct bkv_partition *p, struct bkv_epoch_slot *slot,
         bkv_unlock(&p->lock);
         if (!found)
             return BITKV_NOT_FOUND;
-        struct target t = target_of(p, location); /* still in the section: not reclaimed */
+        struct bkv_located t = target_of(p, location); /* still in the section: not reclaimed */
         if (t.mapping != NULL) {
             int rc = examine_target(&t, key, key_size, sink);
-            return rc == OTHER_KEY ? BITKV_NOT_FOUND : rc;
+            return rc == BKV_OTHER_KEY ? BITKV_NOT_FOUND : rc;
         }
         /* Opens the segment, but looks the key up without the lock again. */
         int rc = get_pinned(p, slot, hash, location, key, key_size, sink);
-        if (rc != OTHER_KEY)
+        if (rc != BKV_OTHER_KEY)
             return rc;
     }
 }
@@ -263,24 +201,42 @@ static int get_settled(struct bkv_partition *p, struct bkv_epoch_slot *slot,
 /* --- the operations ----------------------------------------------------------------------------
  */
 
+/* What is left once the KeyDir has answered. */
+static inline int read_found(const struct bkv_located *found, struct bkv_epoch_slot *slot,
+                             const struct bkv_hash *hash, const void *key, size_t key_size,
+                             struct bkv_sink *sink)
+{
+    struct bkv_partition *p = found->partition;
+    int rc;
+    if (found->segment == NULL)
+        rc = BITKV_NOT_FOUND;
+    else if (BKV_LIKELY(found->mapping != NULL))
+        rc = examine_target(found, key, key_size, sink);
+    else
+        rc = get_pinned(p, slot, hash, found->location, key, key_size, sink);
+    if (BKV_UNLIKELY(rc == BKV_OTHER_KEY))
+        rc = get_settled(p, slot, hash, key, key_size, sink);
+    count(p, slot, rc);
+    return rc;
+}
+
+static inline struct bkv_located find(struct bkv_partition *p, const struct bkv_hash *hash)
+{
+    uint64_t location;
+    if (bkv_keydir_find(p->keydir, hash, &location))
+        return target_of(p, location);
+    return (struct bkv_located){.partition = p};
+}
+
 int bkv_partition_get(struct bkv_partition *p, struct bkv_epoch_slot *slot,
                       const struct bkv_hash *hash, const void *key, size_t key_size,
                       struct bkv_sink *sink)
 {
-    uint64_t location;
-    int rc = BITKV_NOT_FOUND;
-    if (bkv_keydir_find(p->keydir, hash, &location)) {
-        struct target t = target_of(p, location);
-        if (BKV_LIKELY(t.mapping != NULL))
-            rc = examine_target(&t, key, key_size, sink);
-        else
-            rc = get_pinned(p, slot, hash, location, key, key_size, sink);
-        if (BKV_UNLIKELY(rc == OTHER_KEY))
-            rc = get_settled(p, slot, hash, key, key_size, sink);
-    }
-    count(p, slot, rc);
-    return rc;
+    struct bkv_located found = find(p, hash);
+    return read_found(&found, slot, hash, key, key_size, sink);
 }
+
+/* --- in a pipeline ------------------------------------------------------------------------- */
 
 void bkv_partition_prefetch_index(struct bkv_partition *p, const struct bkv_hash *hash)
 {
@@ -292,17 +248,55 @@ void bkv_partition_prefetch_slot(struct bkv_partition *p, const struct bkv_hash 
     bkv_keydir_prefetch_line(p->keydir, hash);
 }
 
-void bkv_partition_prefetch_record(struct bkv_partition *p, const struct bkv_hash *hash)
+void bkv_partition_prefetch_put(struct bkv_partition *p, const struct bkv_hash *hash)
 {
-    uint64_t location;
-    if (!bkv_keydir_find(p->keydir, hash, &location))
+    bkv_keydir_prefetch_put(p->keydir, hash);
+}
+
+void bkv_partition_locate(struct bkv_partition *p, const struct bkv_hash *hash,
+                          struct bkv_located *found)
+{
+    *found = find(p, hash);
+    const struct bkv_mapping *mapping = found->mapping;
+    if (found->segment == NULL || mapping == NULL || mapping->base == NULL)
         return;
-    const struct bkv_segment *segment = bkv_table_get(&p->table, bkv_location_segment(location));
-    const struct bkv_mapping *mapping = atomic_load_explicit(&segment->open, memory_order_acquire);
-    if (mapping == NULL || mapping->base == NULL)
-        return;
-    uint64_t offset = bkv_location_offset(location);
-    uint64_t end = bkv_min64(offset + bkv_min64(bkv_location_size(location), 256), mapping->size);
-    for (uint64_t line = offset & ~63ull; line < end; line += 64)
+    uint64_t end = bkv_min64(found->offset + bkv_min64(found->size, PREFETCH_BYTES), mapping->size);
+    for (uint64_t line = found->offset & ~63ull; line < end; line += 64)
         __builtin_prefetch(mapping->base + line);
+}
+
+int bkv_partition_read_found(const struct bkv_located *found, struct bkv_epoch_slot *slot,
+                             const struct bkv_hash *hash, const void *key, size_t key_size,
+                             struct bkv_sink *sink)
+{
+    return read_found(found, slot, hash, key, key_size, sink);
+}
+
+int bkv_partition_try_found(const struct bkv_located *found, struct bkv_epoch_slot *slot,
+                            const struct bkv_hash *hash, const void *key, size_t key_size,
+                            struct bkv_sink *sink, uint32_t stamp)
+{
+    struct bkv_mapping *mapping = found->mapping;
+    if (found->segment == NULL)
+        return read_found(found, slot, hash, key, key_size, sink);
+    if (mapping == NULL)
+        return BKV_COLD;
+    if (BKV_LIKELY(mapping->base != NULL)) {
+        bool inside = found->offset + found->size <= mapping->size; /* else damaged */
+        if (inside && !bkv_resident(mapping, found->offset, found->size, stamp))
+            return BKV_COLD;
+        return read_found(found, slot, hash, key, key_size, sink);
+    }
+    int rc = examine_unmapped(found, key, key_size, sink, false);
+    if (rc == BKV_COLD)
+        return rc;
+    if (BKV_UNLIKELY(rc == BKV_OTHER_KEY))
+        rc = get_settled(found->partition, slot, hash, key, key_size, sink);
+    count(found->partition, slot, rc);
+    return rc;
+}
+
+void bkv_partition_count_get(struct bkv_partition *p, const struct bkv_epoch_slot *slot, int rc)
+{
+    count(p, slot, rc);
 }

@@ -121,7 +121,10 @@ static void reclaim(struct bkv_partition *p)
 {
     for (struct bkv_retired **link = &p->retired; *link != NULL;) {
         struct bkv_retired *r = *link;
-        if (bkv_epoch_passed(r->stamp)) {
+        /* Who holds a reference of his own may do so until after the closing,
+         * which has to find the descriptors: see let_go(). */
+        bool ours = atomic_load_explicit(&r->mapping->refs, memory_order_acquire) == 1;
+        if (ours && bkv_epoch_passed(r->stamp)) {
             *link = r->next;
             bkv_mapping_unref(r->mapping);
             bkv_mfree(r);
@@ -259,11 +262,29 @@ void bkv_segments_trim(struct bkv_partition *p)
     (void)pthread_mutex_unlock(&p->open_mutex);
 }
 
+int bkv_segment_reader(struct bkv_partition *p, const struct bkv_segment *segment,
+                       struct bkv_mapping *mapping)
+{
+    if (mapping->base == NULL)
+        return mapping->file.fd;
+    (void)pthread_mutex_lock(&p->open_mutex);
+    if (mapping->reader.fd < 0 && atomic_load(&p->store->dir.open_files) < p->store->readers_max) {
+        char name[BKV_NAME_SIZE];
+        bkv_name_data(name, p->index, segment->id);
+        if (bkv_file_open(&mapping->reader, &p->store->dir, name, O_RDONLY) != BITKV_OK)
+            mapping->reader = BKV_FILE_NONE;
+    }
+    int fd = mapping->reader.fd;
+    (void)pthread_mutex_unlock(&p->open_mutex);
+    return fd;
+}
+
 /* A view may keep the mapping, but nothing of the database that is closed. */
 static void let_go(struct bkv_mapping *mapping)
 {
     if (mapping == NULL)
         return;
+    bkv_file_close(&mapping->reader);
     bkv_file_close(&mapping->file);
     bkv_mapping_unref(mapping);
 }

@@ -142,6 +142,7 @@ struct bkv_partition {
     _Alignas(64) pthread_mutex_t sync_mutex;
     pthread_cond_t sync_done;
     bool sync_running;
+    struct bkv_sync_waiter *_Atomic waiters; /* under sync_mutex; others only look for NULL */
     _Atomic uint64_t synced;
     _Atomic uint64_t syncs;
 
@@ -198,6 +199,10 @@ void bkv_segment_uninstall_last(struct bkv_partition *p, struct bkv_segment *bef
  * in an epoch section. */
 int bkv_segment_pin(struct bkv_partition *p, struct bkv_segment *segment,
                     struct bkv_mapping **mapping);
+/* A descriptor to read the open segment by, other than through its mapping; -1
+ * if none can be had. It lives as long as the mapping and the database. */
+int bkv_segment_reader(struct bkv_partition *p, const struct bkv_segment *segment,
+                       struct bkv_mapping *mapping);
 /* Makes a fresh mapping, with a descriptor that can write, the segment's own
  * (consumes the reference). */
 void bkv_segment_set_open(struct bkv_partition *p, struct bkv_segment *segment,
@@ -240,7 +245,11 @@ void bkv_spare_discard(struct bkv_partition *p);
 int bkv_sync_upto(struct bkv_partition *p, uint64_t upto);
 /* The same for everything that is in the log now, marks included. */
 int bkv_sync_all(struct bkv_partition *p);
-/* The same for a full segment and what lies before it. */
+/* Runs rounds as long as somebody waits for one without a thread of his own. */
+void bkv_sync_serve(struct bkv_partition *p);
+/* Completes those that still wait, with `rc`. */
+void bkv_sync_abandon(struct bkv_partition *p, int rc);
+/* Of a full segment and what lies before it. */
 int bkv_sync_full(struct bkv_partition *p, struct bkv_segment *segment);
 /* Under `lock`: there is data in `segment` that is not synced. */
 void bkv_unsynced_add(struct bkv_partition *p, struct bkv_segment *segment);

@@ -160,6 +160,81 @@ static int refuse(const struct bkv_partition *p)
                      "an earlier sync of partition %u failed; reopen the database", p->index);
 }
 
+/* --- waiters without a thread ---------------------------------------------------- */
+
+/* Takes those out whose wait is over: all of them if `all`. Under sync_mutex. */
+static struct bkv_sync_waiter *take_waiters(struct bkv_partition *p, bool all)
+{
+    uint64_t synced = atomic_load_explicit(&p->synced, memory_order_relaxed);
+    struct bkv_sync_waiter *taken = NULL, **last = &taken;
+    struct bkv_sync_waiter *left = NULL, **left_last = &left;
+    for (struct bkv_sync_waiter *w = atomic_load_explicit(&p->waiters, memory_order_relaxed);
+         w != NULL; w = w->next) {
+        struct bkv_sync_waiter ***to = all || w->position <= synced ? &last : &left_last;
+        **to = w;
+        *to = &w->next;
+    }
+    *last = *left_last = NULL;
+    atomic_store_explicit(&p->waiters, left, memory_order_relaxed);
+    return taken;
+}
+
+/* Not under a lock: the waiter may be gone after its call. */
+static void complete(struct bkv_sync_waiter *waiters, int rc)
+{
+    while (waiters != NULL) {
+        struct bkv_sync_waiter *next = waiters->next;
+        waiters->done(waiters, rc);
+        waiters = next;
+    }
+}
+
+/* Under sync_mutex, which it leaves meanwhile. */
+static void complete_waiters(struct bkv_partition *p, int rc)
+{
+    struct bkv_sync_waiter *over = take_waiters(p, rc != BITKV_OK);
+    if (over == NULL)
+        return;
+    (void)pthread_mutex_unlock(&p->sync_mutex);
+    complete(over, rc);
+    (void)pthread_mutex_lock(&p->sync_mutex);
+}
+
+void bkv_partition_sync_later(struct bkv_partition *p, struct bkv_sync_waiter *waiter)
+{
+    (void)pthread_mutex_lock(&p->sync_mutex);
+    waiter->next = atomic_load_explicit(&p->waiters, memory_order_relaxed);
+    atomic_store_explicit(&p->waiters, waiter, memory_order_relaxed);
+    (void)pthread_mutex_unlock(&p->sync_mutex);
+    bkv_worker_wake(p);
+}
+
+bool bkv_partition_sync_forget(struct bkv_partition *p, struct bkv_sync_waiter *waiter)
+{
+    bool found = false;
+    (void)pthread_mutex_lock(&p->sync_mutex);
+    struct bkv_sync_waiter *before = NULL;
+    struct bkv_sync_waiter *w = atomic_load_explicit(&p->waiters, memory_order_relaxed);
+    while (w != NULL && w != waiter) {
+        before = w;
+        w = w->next;
+    }
+    found = w != NULL;
+    if (found && before != NULL)
+        before->next = w->next;
+    else if (found)
+        atomic_store_explicit(&p->waiters, w->next, memory_order_relaxed);
+    (void)pthread_mutex_unlock(&p->sync_mutex);
+    return found;
+}
+
+uint64_t bkv_partition_position(struct bkv_partition *p)
+{
+    return atomic_load_explicit(&p->appended, memory_order_acquire);
+}
+
+/* --- rounds --------------------------------------------------------------------------- */
+
 /* Under sync_mutex, which it leaves meanwhile; none may be running. Up to the
  * end of `full`, or NULL: of the log. */
 static int lead_round(struct bkv_partition *p, struct bkv_segment *full, bool mark)
@@ -179,7 +254,40 @@ static int lead_round(struct bkv_partition *p, struct bkv_segment *full, bool ma
     if (rc == BITKV_OK && r.position > atomic_load_explicit(&p->synced, memory_order_relaxed))
         atomic_store_explicit(&p->synced, r.position, memory_order_release);
     (void)pthread_cond_broadcast(&p->sync_done);
+    complete_waiters(p, rc);
     return rc;
+}
+
+/* The last position that a waiter waits for; 0: nobody waits. */
+static uint64_t last_waited_for(struct bkv_partition *p)
+{
+    uint64_t last = 0;
+    (void)pthread_mutex_lock(&p->sync_mutex);
+    complete_waiters(p, BITKV_OK); /* a round may have run before they came */
+    for (const struct bkv_sync_waiter *w = atomic_load_explicit(&p->waiters, memory_order_relaxed);
+         w != NULL; w = w->next)
+        last = w->position > last ? w->position : last;
+    (void)pthread_mutex_unlock(&p->sync_mutex);
+    return last;
+}
+
+void bkv_sync_serve(struct bkv_partition *p)
+{
+    if (atomic_load_explicit(&p->waiters, memory_order_relaxed) == NULL)
+        return;
+    int rc = BITKV_OK;
+    for (uint64_t last; rc == BITKV_OK && (last = last_waited_for(p)) > 0;)
+        rc = bkv_sync_upto(p, last);
+    if (rc != BITKV_OK)
+        bkv_sync_abandon(p, rc);
+}
+
+void bkv_sync_abandon(struct bkv_partition *p, int rc)
+{
+    (void)pthread_mutex_lock(&p->sync_mutex);
+    struct bkv_sync_waiter *all = take_waiters(p, true);
+    (void)pthread_mutex_unlock(&p->sync_mutex);
+    complete(all, rc);
 }
 
 int bkv_sync_upto(struct bkv_partition *p, uint64_t upto)

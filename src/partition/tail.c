@@ -453,6 +453,8 @@ static void fault_ahead(struct bkv_partition *p, const struct glance *g)
     uint64_t end = bkv_min64(g->reserved, g->offset + BKV_FAULT_AHEAD_BYTES);
     bool current = true;
     while (current && faulted < end) {
+        /* A writer without a chunk maps one itself, behind our faults. */
+        bkv_keydir_prepare_memory(p->keydir);
         uint64_t from = faulted & ~4095ull;
         uint64_t to = bkv_min64(end, bkv_align_up(from + 1, BKV_FAULT_STEP_BYTES));
         if (bkv_io->madvise(g->mapping->base + from, to - from, MADV_POPULATE_WRITE) != 0)

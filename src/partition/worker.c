@@ -3,8 +3,9 @@
  * The worker: what must not sit in a caller's path.
  *
  *   urgent, done also in between the slices of the longer jobs:
- *       space and pages ahead of the tail, the KeyDir's next chunk of memory,
- *       the spare segment, the interval's sync when it is due
+ *       syncs for those who wait without a thread of their own, space and
+ *       pages ahead of the tail, the KeyDir's next chunk of memory, the spare
+ *       segment, the interval's sync when it is due
  *   longer:
  *       finishing sealed segments, checkpoints
  *
@@ -55,8 +56,9 @@ static void sync_if_due(struct bkv_partition *p)
 
 void bkv_worker_urgent(struct bkv_partition *p)
 {
-    bkv_tail_ahead(p);
+    bkv_sync_serve(p);
     bkv_keydir_prepare_memory(p->keydir);
+    bkv_tail_ahead(p);
     bkv_spare_prepare(p);
     sync_if_due(p);
 }
@@ -119,6 +121,8 @@ static void work(struct bkv_partition *p)
     }
     if (!failed(p))
         checkpoint_if_due(p);
+    else
+        bkv_sync_serve(p); /* tells them */
 }
 
 /* Sleeps until there is work or the sync is due. */

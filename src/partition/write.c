@@ -268,13 +268,16 @@ int bkv_settle(struct bkv_partition *p)
 }
 
 static int finish(struct bkv_partition *p, uint64_t position, bool wake,
-                  bitkv_durability durability)
+                  bitkv_durability durability, uint64_t *unsynced)
 {
     if (BKV_UNLIKELY(wake))
         bkv_worker_wake(p);
     if (durability != BITKV_DURABILITY_SYNC)
         return BITKV_OK;
-    return bkv_sync_upto(p, position);
+    if (unsynced == NULL)
+        return bkv_sync_upto(p, position);
+    *unsynced = position;
+    return BITKV_OK;
 }
 
 static int count_error(struct bkv_partition *p, int rc)
@@ -358,7 +361,7 @@ static int del_locked(struct bkv_partition *p, const struct bkv_hash *hash, cons
 }
 
 static inline int perform(struct bkv_partition *p, const struct bkv_hash *hash,
-                          const struct draft *d, bitkv_durability durability)
+                          const struct draft *d, bitkv_durability durability, uint64_t *unsynced)
 {
     struct outcome outcome = {0};
     unsigned attempts = 0;
@@ -371,27 +374,27 @@ static inline int perform(struct bkv_partition *p, const struct bkv_hash *hash,
         bkv_unlock(&p->lock);
     } while (BKV_UNLIKELY(descriptor_may_come(p, rc, &attempts)));
     if (BKV_LIKELY(rc == BITKV_OK))
-        rc = finish(p, outcome.position, outcome.wake, durability);
+        rc = finish(p, outcome.position, outcome.wake, durability, unsynced);
     return count_error(p, rc);
 }
 
 int bkv_partition_put(struct bkv_partition *p, const struct bkv_hash *hash, const void *key,
                       size_t key_size, const void *value, size_t value_size,
-                      bitkv_durability durability)
+                      bitkv_durability durability, uint64_t *unsynced)
 {
     uint8_t buffer[SMALL_RECORD];
     bkv_keydir_prefetch_put(p->keydir, hash); /* comes while others are put */
     struct draft d = make_draft(buffer, BKV_RECORD_PUT, key, key_size, value, value_size);
-    return perform(p, hash, &d, durability);
+    return perform(p, hash, &d, durability, unsynced);
 }
 
 int bkv_partition_del(struct bkv_partition *p, const struct bkv_hash *hash, const void *key,
-                      size_t key_size, bitkv_durability durability)
+                      size_t key_size, bitkv_durability durability, uint64_t *unsynced)
 {
     uint8_t buffer[SMALL_RECORD];
     bkv_keydir_prefetch_line(p->keydir, hash);
     struct draft d = make_draft(buffer, BKV_RECORD_DELETE, key, key_size, NULL, 0);
-    return perform(p, hash, &d, durability);
+    return perform(p, hash, &d, durability, unsynced);
 }
 
 /* Best effort: a mark that finds no room is left out. Then recovery takes less

@@ -33,6 +33,9 @@ SIZE(bitkv_durability, 4);
 SIZE(bitkv_io_mode, 4);
 SIZE(bitkv_log_level, 4);
 SIZE(bitkv_scan_flags, 4);
+SIZE(bitkv_backend, 4);
+SIZE(bitkv_op_kind, 4);
+SIZE(bitkv_op_flags, 4);
 
 SIZE(bitkv_options, 168);
 OFFSET(bitkv_options, struct_size, 0);
@@ -55,7 +58,9 @@ OFFSET(bitkv_options, ring_depth, 72);
 OFFSET(bitkv_options, checkpoint_interval_bytes, 80);
 OFFSET(bitkv_options, log, 88);
 OFFSET(bitkv_options, log_user, 96);
-OFFSET(bitkv_options, reserved, 104);
+OFFSET(bitkv_options, backend, 104);
+OFFSET(bitkv_options, io_threads, 108);
+OFFSET(bitkv_options, reserved, 112);
 
 SIZE(bitkv_view, 24);
 OFFSET(bitkv_view, data, 0);
@@ -119,7 +124,9 @@ OFFSET(bitkv_statistics, partitions, 256);
 OFFSET(bitkv_statistics, io_mode, 260);
 OFFSET(bitkv_statistics, io_mode_reason, 264);
 OFFSET(bitkv_statistics, writes_refused, 360);
-OFFSET(bitkv_statistics, reserved, 368);
+OFFSET(bitkv_statistics, backend, 364);
+OFFSET(bitkv_statistics, backend_reason, 368);
+OFFSET(bitkv_statistics, reserved, 376);
 
 #endif /* __LP64__ */
 

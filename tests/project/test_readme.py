@@ -124,7 +124,7 @@ class Text(unittest.TestCase):
     def test_every_function_is_in_the_tour(self):
         code = re.sub(r"/\*.*?\*/", "", HEADER, flags=re.S)
         functions = set(re.findall(r"^BITKV_API\b[^;{]*?\b(bitkv_\w+)\s*\(", code, flags=re.M))
-        functions.discard("bitkv_options_init_sized")  # behind the macro of that name
+        functions = {f.replace("_init_sized", "_init") for f in functions}  # macros of that name
         self.assertEqual({f for f in functions if not re.search(rf"\b{f}\b", README)}, set())
 
     def test_the_messages_of_the_troubleshooting_are_those_of_the_library(self):

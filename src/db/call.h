@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: MIT */
+/* What every call of bitkv.h begins with: arguments, epoch section, state. */
+#ifndef BKV_DB_CALL_H
+#define BKV_DB_CALL_H
+
+#include "base/assert.h"
+#include "base/error.h"
+#include "db/db.h"
+
+/* Why the handle cannot be used: forked, or closing. */
+int bkv_refuse_call(const struct bitkv *db);
+
+/* Enters a section in which the database stays open. */
+static inline int bkv_begin(const struct bitkv *db, struct bkv_epoch_slot **slot)
+{
+    if (BKV_UNLIKELY(db == NULL))
+        return bkv_error(BITKV_ERR_INVALID, "no database handle");
+    if (BKV_UNLIKELY(bkv_forked(db->fork_generation)))
+        return bkv_refuse_call(db);
+    *slot = bkv_epoch_enter();
+    if (BKV_UNLIKELY(*slot == NULL))
+        return bkv_error(BITKV_ERR_NO_MEMORY, "no memory for another thread");
+    if (BKV_UNLIKELY(atomic_load_explicit(&db->closing, memory_order_seq_cst))) {
+        bkv_epoch_exit(*slot);
+        return bkv_refuse_call(db);
+    }
+    return BITKV_OK;
+}
+
+static inline int bkv_check_key(const void *key, size_t key_size)
+{
+    if (BKV_UNLIKELY(key_size == 0 || key_size > BITKV_KEY_SIZE_MAX))
+        return bkv_error(BITKV_ERR_INVALID, "a key has 1 to %u bytes, not %zu", BITKV_KEY_SIZE_MAX,
+                         key_size);
+    if (BKV_UNLIKELY(key == NULL))
+        return bkv_error(BITKV_ERR_INVALID, "the key is NULL and its size %zu", key_size);
+    return BITKV_OK;
+}
+
+static inline int bkv_check_value(const void *value, size_t value_size)
+{
+    if (BKV_UNLIKELY(value_size > BITKV_VALUE_SIZE_MAX))
+        return bkv_error(BITKV_ERR_INVALID, "a value has 0 to %u bytes, not %zu",
+                         BITKV_VALUE_SIZE_MAX, value_size);
+    if (BKV_UNLIKELY(value == NULL && value_size > 0))
+        return bkv_error(BITKV_ERR_INVALID, "the value is NULL and its size %zu", value_size);
+    return BITKV_OK;
+}
+
+/* Of a put or delete. */
+int bkv_check_write(const struct bitkv *db, const void *key, size_t key_size,
+                    bitkv_durability durability);
+
+static inline struct bkv_partition *bkv_route(const struct bitkv *db, const struct bkv_hash *hash)
+{
+    return db->partitions[bkv_hash_partition(hash, db->partition_count)];
+}
+
+#endif

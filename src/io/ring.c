@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Set up for one thread that submits and reaps: SINGLE_ISSUER with
+ * DEFER_TASKRUN (Linux 6.1) completes reads when that thread asks, without
+ * interrupting it; COOP_TASKRUN (5.19) comes close; older kernels do without.
+ *
+ * The number in flight is limited to the depth, so that neither queue can
+ * overflow; room for cancellations and the watch comes on top.
+ *
+ * Failure modes: no ring at all (seccomp: EPERM or ENOSYS, sysctl: EPERM, no
+ * memory: ENOMEM): the caller takes threads instead. A submission that the
+ * kernel puts off (EAGAIN, EBUSY): what was queued goes with the next.
+ */
+#include "io/ring.h"
+
+#include "base/memory.h"
+
+#include <errno.h>
+#include <liburing.h>
+#include <poll.h>
+#include <string.h>
+
+/* Of the submission queue, besides reads: the watch and cancellations. */
+#define EXTRA_ENTRIES 8u
+
+#ifndef IORING_SETUP_SINGLE_ISSUER
+#define IORING_SETUP_SINGLE_ISSUER (1U << 12)
+#endif
+#ifndef IORING_SETUP_DEFER_TASKRUN
+#define IORING_SETUP_DEFER_TASKRUN (1U << 13)
+#endif
+
+struct bkv_ring {
+    struct io_uring uring;
+    uint32_t depth;
+    uint32_t in_flight;
+};
+
+static const unsigned setups[] = {
+    IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_COOP_TASKRUN |
+        IORING_SETUP_TASKRUN_FLAG,
+    IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG,
+    0,
+};
+
+/* The best setup that the kernel knows. 0, or an errno. */
+static int set_up(struct io_uring *uring, uint32_t entries)
+{
+    int result = -EINVAL;
+    for (size_t i = 0; i < sizeof setups / sizeof setups[0] && result == -EINVAL; i++) {
+        struct io_uring_params params = {.flags = setups[i] | IORING_SETUP_CLAMP};
+        memset(uring, 0, sizeof *uring);
+        result = io_uring_queue_init_params(entries, uring, &params);
+    }
+    return -result;
+}
+
+bool bkv_ring_usable(const char **reason)
+{
+    struct io_uring uring;
+    int error = set_up(&uring, 2);
+    if (error == 0)
+        io_uring_queue_exit(&uring);
+    switch (error) {
+    case 0:
+        *reason = "the kernel grants io_uring";
+        return true;
+    case ENOSYS:
+        *reason = "no io_uring: the kernel has none, or a seccomp filter says so (ENOSYS)";
+        return false;
+    case EPERM:
+    case EACCES:
+        *reason = "no io_uring: kernel.io_uring_disabled or a seccomp filter (EPERM)";
+        return false;
+    case ENOMEM:
+        *reason = "no io_uring: no memory, or RLIMIT_MEMLOCK is too small (ENOMEM)";
+        return false;
+    default:
+        *reason = "no io_uring: its set-up failed";
+        return false;
+    }
+}
+
+int bkv_ring_open(struct bkv_ring **out, uint32_t depth)
+{
+    struct bkv_ring *ring = bkv_calloc(1, sizeof *ring);
+    if (ring == NULL)
+        return ENOMEM;
+    int error = set_up(&ring->uring, depth + EXTRA_ENTRIES);
+    if (error != 0) {
+        bkv_mfree(ring);
+        return error;
+    }
+    ring->depth = depth;
+    *out = ring;
+    return 0;
+}
+
+void bkv_ring_close(struct bkv_ring *ring)
+{
+    if (ring == NULL)
+        return;
+    io_uring_queue_exit(&ring->uring);
+    bkv_mfree(ring);
+}
+
+uint32_t bkv_ring_in_flight(const struct bkv_ring *ring)
+{
+    return ring->in_flight;
+}
+
+bool bkv_ring_has_room(const struct bkv_ring *ring)
+{
+    return ring->in_flight < ring->depth;
+}
+
+/* Never NULL: whoever queues has room, or hands over what is there first. */
+static struct io_uring_sqe *entry(struct bkv_ring *ring)
+{
+    struct io_uring_sqe *sqe = io_uring_get_sqe(&ring->uring);
+    while (sqe == NULL) {
+        (void)io_uring_submit(&ring->uring);
+        sqe = io_uring_get_sqe(&ring->uring);
+    }
+    ring->in_flight++;
+    return sqe;
+}
+
+void bkv_ring_read(struct bkv_ring *ring, int fd, void *data, uint32_t size, uint64_t offset,
+                   void *user)
+{
+    struct io_uring_sqe *sqe = entry(ring);
+    io_uring_prep_read(sqe, fd, data, size, offset);
+    io_uring_sqe_set_data(sqe, user);
+}
+
+void bkv_ring_watch(struct bkv_ring *ring, int fd, void *user)
+{
+    struct io_uring_sqe *sqe = entry(ring);
+    io_uring_prep_poll_add(sqe, fd, POLLIN);
+    io_uring_sqe_set_data(sqe, user);
+}
+
+void bkv_ring_cancel(struct bkv_ring *ring, void *user)
+{
+    struct io_uring_sqe *sqe = entry(ring);
+    io_uring_prep_cancel(sqe, user, 0);
+    io_uring_sqe_set_data(sqe, NULL);
+}
+
+int bkv_ring_submit(struct bkv_ring *ring)
+{
+    int result = io_uring_submit(&ring->uring);
+    return result < 0 && result != -EAGAIN && result != -EBUSY && result != -EINTR ? -result : 0;
+}
+
+bool bkv_ring_next(struct bkv_ring *ring, void **user, int *result)
+{
+    struct io_uring_cqe *cqe;
+    while (ring->in_flight > 0 && io_uring_peek_cqe(&ring->uring, &cqe) == 0) {
+        *user = io_uring_cqe_get_data(cqe);
+        *result = cqe->res;
+        io_uring_cqe_seen(&ring->uring, cqe);
+        ring->in_flight--;
+        if (*user != NULL) /* NULL: how a cancellation went */
+            return true;
+    }
+    return false;
+}
+
+void bkv_ring_wait(struct bkv_ring *ring, int64_t timeout_ns)
+{
+    struct io_uring_cqe *cqe;
+    struct __kernel_timespec t = {.tv_sec = timeout_ns / 1000000000,
+                                  .tv_nsec = timeout_ns % 1000000000};
+    (void)io_uring_submit_and_wait_timeout(&ring->uring, &cqe, 1, timeout_ns < 0 ? NULL : &t, NULL);
+}
+
+int bkv_ring_signal(struct bkv_ring *ring, int event_fd)
+{
+    return -io_uring_register_eventfd(&ring->uring, event_fd);
+}

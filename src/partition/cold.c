@@ -1,0 +1,103 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A record that has to be read from disk, while its reader does something
+ * else: by a ring, or by a thread of the pool.
+ *
+ * The read was located once, and stays with that: logs are never changed, so
+ * what lies there is what the key had at that moment, whatever is put, deleted
+ * or closed meanwhile. A reference to the open file keeps it readable.
+ *
+ * Descriptors belong to the database: closing it closes them, references or
+ * not. So whoever uses `fd` does so in an epoch section of an open database.
+ *
+ * Failure modes: no descriptor: the pool reads through the mapping. The record
+ * does not verify: damage, with file and offset. It is of another key: the
+ * KeyDir's slot changed hands while it was looked up (keydir.h), and the key
+ * is got anew.
+ */
+#include "base/error.h"
+#include "io/residency.h"
+#include "partition/record_read.h"
+#include "partition/state.h"
+
+#include <string.h>
+
+static void use_mapping(struct bkv_cold *cold, const struct bkv_segment *segment,
+                        struct bkv_mapping *mapping)
+{
+    cold->mapping = mapping;
+    cold->fd = bkv_segment_reader(cold->partition, segment, mapping);
+}
+
+void bkv_cold_begin(struct bkv_cold *cold, const struct bkv_located *found)
+{
+    *cold = (struct bkv_cold){
+        .partition = found->partition,
+        .fd = -1,
+        .location = found->location,
+        .offset = found->offset,
+        .size = found->size,
+        .seed = found->segment->seed,
+        .segment_id = found->segment->id,
+        .partition_index = found->partition->index,
+    };
+    if (found->mapping == NULL)
+        return;
+    bkv_mapping_ref(found->mapping);
+    use_mapping(cold, found->segment, found->mapping);
+}
+
+static int open_segment(struct bkv_cold *cold)
+{
+    struct bkv_partition *p = cold->partition;
+    struct bkv_segment *segment = bkv_table_get(&p->table, bkv_location_segment(cold->location));
+    struct bkv_mapping *mapping;
+    int rc = bkv_segment_pin(p, segment, &mapping);
+    if (rc == BITKV_OK)
+        use_mapping(cold, segment, mapping);
+    return rc;
+}
+
+static int read_bytes(const struct bkv_cold *cold, void *bytes)
+{
+    const struct bkv_mapping *mapping = cold->mapping;
+    if (mapping->base == NULL)
+        return bkv_file_read_exact(&mapping->file, bytes, cold->size, cold->offset);
+    if (cold->fd >= 0)
+        return bkv_file_read_exact(&mapping->reader, bytes, cold->size, cold->offset);
+    memset(bytes, 0, cold->size); /* of a file that was cut: does not verify */
+    if (cold->offset + cold->size <= mapping->size)
+        memcpy(bytes, mapping->base + cold->offset, cold->size);
+    return BITKV_OK;
+}
+
+int bkv_cold_read(struct bkv_cold *cold, struct bkv_epoch_slot *slot, void *bytes)
+{
+    bkv_epoch_pause(slot);
+    int rc = cold->mapping != NULL ? BITKV_OK : open_segment(cold);
+    if (rc == BITKV_OK)
+        rc = read_bytes(cold, bytes);
+    bkv_epoch_resume(slot);
+    return rc;
+}
+
+int bkv_cold_deliver(const struct bkv_cold *cold, const char *path, const void *bytes,
+                     const void *key, size_t key_size, struct bkv_sink *sink)
+{
+    struct bkv_record record;
+    if (!bkv_record_verify(bytes, cold->size, cold->seed, cold->offset, &record))
+        return bkv_record_damaged(path, cold->partition_index, cold->segment_id, cold->offset,
+                                  cold->size, bkv_mapping_faulted(cold->mapping));
+    if (cold->mapping->base != NULL)
+        bkv_residency_note(cold->mapping, cold->offset, cold->size);
+    if (record.type != BKV_RECORD_PUT || record.key_size != key_size ||
+        memcmp(bkv_record_key(bytes), key, key_size) != 0)
+        return BKV_OTHER_KEY;
+    return bkv_deliver(sink, NULL, bkv_record_value(bytes, &record), record.value_size);
+}
+
+void bkv_cold_end(struct bkv_cold *cold)
+{
+    bkv_mapping_unref(cold->mapping);
+    cold->mapping = NULL;
+}
