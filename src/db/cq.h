@@ -104,6 +104,7 @@ struct bitkv_cq {
     struct bkv_pending *pending; /* all that wait */
     struct bkv_pending *backlog_first, *backlog_last;
     struct bkv_pending *free;
+    struct bkv_pending *patient; /* the only one, a write that we may sync ourselves */
 
     struct bkv_ring *ring; /* NULL: threads */
     bool watching;         /* the ring watches event_fd */
@@ -157,6 +158,8 @@ void bkv_pending_write(bitkv_cq *cq, const bitkv_op *op, uint64_t id,
 /* A sync of all partitions. */
 void bkv_pending_sync(bitkv_cq *cq, struct bitkv *db, const bitkv_op *op, uint64_t id);
 
+/* The owner will not run the sync of the patient one. */
+void bkv_pending_urge(bitkv_cq *cq);
 /* Moves what has completed to `ready`. */
 void bkv_pending_collect(bitkv_cq *cq);
 /* Hands what was queued to the kernel. */

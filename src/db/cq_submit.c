@@ -183,6 +183,8 @@ int bitkv_cq_submit(bitkv_cq *cq, const bitkv_op *ops, size_t count, uint64_t *f
     rc = bkv_cq_enter(cq, &batch.db, &batch.slot);
     if (BKV_UNLIKELY(rc != BITKV_OK))
         return rc;
+    if (BKV_UNLIKELY(cq->patient != NULL))
+        bkv_pending_urge(cq);
     size_t room = cq->capacity - cq->outstanding;
     count = count < INT_MAX ? count : INT_MAX;
     size_t accepted = count < room ? count : room;
