@@ -479,15 +479,16 @@ int bitkv_cq_destroy(bitkv_cq *cq)
                                             "runs: destroy it there");
     if (cq->reaping)
         return bkv_error(BITKV_ERR_INVALID, "a callback of the queue may not destroy it");
+    cq->destroying = true;
     if (orphan)
         bkv_pending_orphan(cq);
-    do { /* callbacks may submit */
-        (void)bkv_pending_cancel(cq, BITKV_CQ_ALL);
+    (void)bkv_pending_cancel(cq, BITKV_CQ_ALL);
+    bkv_pending_collect(cq);
+    while (cq->pending != NULL) {
+        bkv_pending_sleep(cq, -1);
         bkv_pending_collect(cq);
-        drain(cq);
-        if (cq->pending != NULL)
-            bkv_pending_sleep(cq, -1);
-    } while (cq->outstanding > 0);
+    }
+    drain(cq);
     detach(cq);
     while (atomic_load_explicit(&cq->producers, memory_order_acquire) > 0)
         (void)sched_yield(); /* one who woke us, on its last steps */

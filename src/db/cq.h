@@ -93,7 +93,8 @@ struct bitkv_cq {
     struct bitkv *_Atomic db; /* NULL once it is closed */
     char *path;               /* of the database, for messages */
     uint32_t capacity;
-    bool reaping; /* a callback runs */
+    bool reaping;    /* a callback runs */
+    bool destroying; /* callbacks may not submit any more */
     uint64_t next_id;
     size_t outstanding;
 

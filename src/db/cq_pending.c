@@ -185,7 +185,9 @@ static void deliver(struct bkv_pending *pending)
         else
             bkv_partition_count_get(bkv_route(db, &pending->hash), slot, rc);
         bkv_epoch_exit(slot);
-    } else if (rc == BKV_OTHER_KEY) {
+    } else if (rc == BKV_OTHER_KEY || rc == BITKV_ERR_CORRUPT) {
+        /* If the kernel had put the read off until the descriptor was closed,
+         * that is no damage. */
         rc = bkv_error(BITKV_ERR_CLOSED, "the database was closed during the read");
     }
     bkv_cq_fill(ready, &pending->op, &sink, rc);
