@@ -17,7 +17,8 @@
  * Failure modes: a short read goes on behind what came; EINTR and EAGAIN are
  * tried again, a few times, then a thread does it; any other error completes
  * the operation with it. No memory for a pending operation: it completes with
- * BITKV_ERR_NO_MEMORY.
+ * BITKV_ERR_NO_MEMORY, but a durable write, which is in the log already, is
+ * synced by its own thread.
  */
 #include "db/cq.h"
 
@@ -389,7 +390,8 @@ void bkv_pending_write(bitkv_cq *cq, const bitkv_op *op, uint64_t id,
 {
     struct bkv_pending *pending = begin_pending(cq, op, id);
     if (pending == NULL) {
-        complete_without_memory(cq, op, id);
+        int rc = bkv_partition_sync(partition);
+        bkv_cq_set_status(bkv_cq_complete(cq, op, id), rc);
         return;
     }
     pending->state = BKV_PENDING_SYNC;
