@@ -409,6 +409,16 @@ void bkv_cq_detach_all(struct bitkv *db)
         bkv_epoch_wait(bkv_epoch_stamp());
 }
 
+void bkv_cq_before_fork(void)
+{
+    (void)pthread_mutex_lock(&links);
+}
+
+void bkv_cq_after_fork(void)
+{
+    (void)pthread_mutex_unlock(&links);
+}
+
 int bitkv_cq_create(bitkv_cq **cq, bitkv *db, const bitkv_cq_options *options)
 {
     if (cq == NULL)
