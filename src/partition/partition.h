@@ -148,16 +148,14 @@ void bkv_partition_count_get(struct bkv_partition *partition, const struct bkv_e
 
 struct bkv_sync_waiter {
     uint64_t position; /* of the log: what is to be durable */
-    /* Called once: by the thread that ran the sync, which is the worker or a
-     * writer, or at once if all is synced already. The waiter may be gone when
-     * it returns. */
+    /* Called once, by the thread that ran the sync: the worker, or a writer.
+     * The waiter may be gone when it returns. */
     void (*done)(struct bkv_sync_waiter *waiter, int rc);
     struct bkv_sync_waiter *next;
 };
 
 /* Where the log ends now. */
 uint64_t bkv_partition_position(struct bkv_partition *partition);
-/* Calls `waiter` when the log is durable up to its position. */
 void bkv_partition_sync_later(struct bkv_partition *partition, struct bkv_sync_waiter *waiter);
 /* Takes the waiter back. False: its call has been made, or is about to be. */
 bool bkv_partition_sync_forget(struct bkv_partition *partition, struct bkv_sync_waiter *waiter);

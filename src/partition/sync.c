@@ -203,17 +203,10 @@ static void complete_waiters(struct bkv_partition *p, int rc)
 void bkv_partition_sync_later(struct bkv_partition *p, struct bkv_sync_waiter *waiter)
 {
     (void)pthread_mutex_lock(&p->sync_mutex);
-    /* Not left to the worker: of a database opened read-only there is none. */
-    bool synced = waiter->position <= atomic_load_explicit(&p->synced, memory_order_relaxed);
-    if (!synced) {
-        waiter->next = atomic_load_explicit(&p->waiters, memory_order_relaxed);
-        atomic_store_explicit(&p->waiters, waiter, memory_order_relaxed);
-    }
+    waiter->next = atomic_load_explicit(&p->waiters, memory_order_relaxed);
+    atomic_store_explicit(&p->waiters, waiter, memory_order_relaxed);
     (void)pthread_mutex_unlock(&p->sync_mutex);
-    if (synced)
-        waiter->done(waiter, BITKV_OK);
-    else
-        bkv_worker_wake(p);
+    bkv_worker_wake(p);
 }
 
 bool bkv_partition_sync_forget(struct bkv_partition *p, struct bkv_sync_waiter *waiter)
