@@ -93,7 +93,8 @@ struct bitkv_cq {
     struct bitkv *_Atomic db; /* NULL once it is closed */
     char *path;               /* of the database, for messages */
     uint32_t capacity;
-    bool reaping; /* a callback runs */
+    bool reaping;    /* a callback runs */
+    bool destroying; /* callbacks may not submit any more */
     uint64_t next_id;
     size_t outstanding;
 
@@ -104,6 +105,7 @@ struct bitkv_cq {
     struct bkv_pending *pending; /* all that wait */
     struct bkv_pending *backlog_first, *backlog_last;
     struct bkv_pending *free;
+    struct bkv_pending *patient; /* the only one, a write that we may sync ourselves */
 
     struct bkv_ring *ring; /* NULL: threads */
     bool watching;         /* the ring watches event_fd */
@@ -160,6 +162,8 @@ void bkv_pending_write(bitkv_cq *cq, const bitkv_op *op, uint64_t id,
 /* A sync of all partitions. */
 void bkv_pending_sync(bitkv_cq *cq, struct bitkv *db, const bitkv_op *op, uint64_t id);
 
+/* The owner will not run the sync of the patient one. */
+void bkv_pending_urge(bitkv_cq *cq);
 /* Moves what has completed to `ready`. */
 void bkv_pending_collect(bitkv_cq *cq);
 /* Hands what was queued to the kernel. */

@@ -40,6 +40,9 @@
 /* Of a read that the kernel interrupts or puts off, before a thread takes it. */
 #define RING_ATTEMPTS_MAX 8u
 
+/* What a sync may take; who cannot wait that long leaves it to the worker. */
+#define SYNC_TIME_NS 20000000
+
 #define CONTAINER(pointer, type, member)                                                           \
     ((type *)(void *)((char *)(pointer)-offsetof(type, member)))
 
@@ -96,6 +99,8 @@ static struct bkv_pending *begin_pending(bitkv_cq *cq, const bitkv_op *op, uint6
 static void end_pending(struct bkv_pending *pending)
 {
     bitkv_cq *cq = pending->cq;
+    if (cq->patient == pending)
+        cq->patient = NULL;
     if (pending->before != NULL)
         pending->before->next = pending->next;
     else
@@ -181,7 +186,9 @@ static void deliver(struct bkv_pending *pending)
         else
             bkv_partition_count_get(bkv_route(db, &pending->hash), slot, rc);
         bkv_epoch_exit(slot);
-    } else if (rc == BKV_OTHER_KEY) {
+    } else if (rc == BKV_OTHER_KEY || rc == BITKV_ERR_CORRUPT) {
+        /* If the kernel had put the read off until the descriptor was closed,
+         * that is no damage. */
         rc = bkv_error(BITKV_ERR_CLOSED, "the database was closed during the read");
     }
     bkv_cq_fill(ready, &pending->op, &sink, rc);
@@ -378,7 +385,9 @@ static void wait_for(struct bkv_pending *pending, struct bkv_waiter *waiter,
                      struct bkv_partition *partition, uint64_t position)
 {
     *waiter = (struct bkv_waiter){
-        .base = {.position = position, .done = on_synced},
+        .base = {.position = position,
+                 .done = on_synced,
+                 .patient = pending->cq->patient == pending},
         .pending = pending,
         .partition = partition,
     };
@@ -398,6 +407,9 @@ void bkv_pending_write(bitkv_cq *cq, const bitkv_op *op, uint64_t id,
     pending->waiters = &pending->one;
     pending->waiter_count = 1;
     atomic_store_explicit(&pending->left, 1, memory_order_relaxed);
+    /* Whoever has a descriptor may not come before it tells him to. */
+    if (cq->outstanding == 1 && atomic_load_explicit(&cq->user_fd, memory_order_relaxed) < 0)
+        cq->patient = pending;
     wait_for(pending, &pending->one, partition, position);
 }
 
@@ -481,8 +493,38 @@ static void sleep_on_descriptor(bitkv_cq *cq, int64_t timeout_ns)
         (void)!eventfd_read(cq->event_fd, &count);
 }
 
+void bkv_pending_urge(bitkv_cq *cq)
+{
+    struct bkv_pending *patient = cq->patient;
+    struct bitkv *db;
+    struct bkv_epoch_slot *slot;
+    cq->patient = NULL;
+    if (patient == NULL || bkv_cq_enter(cq, &db, &slot) != BITKV_OK)
+        return;
+    bkv_partition_sync_urge(patient->one.partition, &patient->one.base);
+    bkv_epoch_exit(slot);
+}
+
+/* Who waits for nothing but one durable write may as well run its sync: a
+ * hand-over to the worker and back costs as much as a fast device's sync. */
+static void sync_here(bitkv_cq *cq)
+{
+    struct bkv_pending *patient = cq->patient;
+    struct bitkv *db;
+    struct bkv_epoch_slot *slot;
+    cq->patient = NULL;
+    if (bkv_cq_enter(cq, &db, &slot) != BITKV_OK)
+        return; /* who closes completes it */
+    bkv_partition_sync_upto(patient->one.partition, patient->one.base.position);
+    bkv_epoch_exit(slot);
+}
+
 void bkv_pending_sleep(bitkv_cq *cq, int64_t timeout_ns)
 {
+    if (cq->patient != NULL && (timeout_ns < 0 || timeout_ns >= SYNC_TIME_NS))
+        sync_here(cq);
+    else
+        bkv_pending_urge(cq);
     uint32_t own = cq->watching ? 1 : 0; /* of the ring: the watch */
     bool ring = cq->ring != NULL && bkv_ring_in_flight(cq->ring) > own;
     if (ring && !cq->watching) {

@@ -179,10 +179,14 @@ int bitkv_cq_submit(bitkv_cq *cq, const bitkv_op *ops, size_t count, uint64_t *f
         return rc;
     if (BKV_UNLIKELY(ops == NULL && count > 0))
         return bkv_error(BITKV_ERR_INVALID, "bitkv_cq_submit: no operations");
+    if (BKV_UNLIKELY(cq->destroying))
+        return bkv_error(BITKV_ERR_CLOSED, "the completion queue is being destroyed");
     struct batch batch = {.cq = cq};
     rc = bkv_cq_enter(cq, &batch.db, &batch.slot);
     if (BKV_UNLIKELY(rc != BITKV_OK))
         return rc;
+    if (BKV_UNLIKELY(cq->patient != NULL))
+        bkv_pending_urge(cq);
     size_t room = cq->capacity - cq->outstanding;
     count = count < INT_MAX ? count : INT_MAX;
     size_t accepted = count < room ? count : room;

@@ -14,6 +14,7 @@ STATISTICS = [
     "syncs_total", "checkpoints_total", "errors_total", "bytes_written", "keys", "live_bytes",
     "dead_bytes", "disk_bytes", "segments", "segments_open", "open_files", "keydir_bytes",
     "unsynced_bytes", "fragmentation", "recovery", "partitions", "io_mode", "io_mode_reason",
+    "backend", "backend_reason",
     "writes_refused",
 ]
 RECOVERY = [
