@@ -300,8 +300,7 @@ static int check_options(bitkv_cq_options *out, const bitkv_cq_options *given)
     if (given->struct_size < offsetof(bitkv_cq_options, reserved) ||
         given->struct_size > sizeof *out)
         return bkv_error(BITKV_ERR_INVALID,
-                         "queue options of %zu bytes: call "
-                         "bitkv_cq_options_init() first",
+                         "queue options of %zu bytes: call bitkv_cq_options_init() first",
                          given->struct_size);
     memcpy(out, given, given->struct_size);
     if (out->capacity < 1 || out->capacity > BKV_CQ_CAPACITY_MAX)

@@ -334,8 +334,7 @@ int bitkv_open(bitkv **out, const char *directory, const bitkv_options *options)
     return BITKV_OK;
 }
 
-/* --- closing ------------------------------------------------------------------------------------
- */
+/* --- closing ----------------------------------------------------------------- */
 
 static void wait_for_calls(struct bitkv *db)
 {

@@ -368,8 +368,7 @@ static int inspect_checkpoint(struct inspection *in)
     return BITKV_OK;
 }
 
-/* --- partitions ---------------------------------------------------------------------------------
- */
+/* --- partitions -------------------------------------------------------------- */
 
 static int on_entry(void *user, const char *entry)
 {
@@ -453,8 +452,7 @@ static int inspect_partition(struct inspection *in, uint32_t partition)
     return rc;
 }
 
-/* --- the whole
- * ------------------------------------------------------------------------------------ */
+/* --- the whole -------------------------------------------------------------- */
 
 static int open_directory(struct inspection *in, const char *path)
 {
