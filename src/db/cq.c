@@ -300,8 +300,7 @@ static int check_options(bitkv_cq_options *out, const bitkv_cq_options *given)
     if (given->struct_size < offsetof(bitkv_cq_options, reserved) ||
         given->struct_size > sizeof *out)
         return bkv_error(BITKV_ERR_INVALID,
-                         "queue options of %zu bytes: call "
-                         "bitkv_cq_options_init() first",
+                         "queue options of %zu bytes: call bitkv_cq_options_init() first",
                          given->struct_size);
     memcpy(out, given, given->struct_size);
     if (out->capacity < 1 || out->capacity > BKV_CQ_CAPACITY_MAX)
@@ -419,6 +418,16 @@ void bkv_cq_detach_all(struct bitkv *db)
     (void)pthread_mutex_unlock(&links);
     if (any) /* an owner may just be looking whether the database is open (Q3) */
         bkv_epoch_wait(bkv_epoch_stamp());
+}
+
+void bkv_cq_before_fork(void)
+{
+    (void)pthread_mutex_lock(&links);
+}
+
+void bkv_cq_after_fork(void)
+{
+    (void)pthread_mutex_unlock(&links);
 }
 
 int bitkv_cq_create(bitkv_cq **cq, bitkv *db, const bitkv_cq_options *options)

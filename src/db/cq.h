@@ -139,6 +139,9 @@ void bkv_cq_set_status(struct bkv_ready *ready, int status);
 struct bkv_text *bkv_text_of_error(void);
 /* Tells whoever polls the descriptor. */
 void bkv_cq_signal_user(bitkv_cq *cq);
+/* Around fork(), after it in parent and child: as bkv_mapping_before_fork(). */
+void bkv_cq_before_fork(void);
+void bkv_cq_after_fork(void);
 /* bitkv_close(): no call and no worker runs any more. */
 void bkv_cq_detach_all(struct bitkv *db);
 

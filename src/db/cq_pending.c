@@ -17,7 +17,8 @@
  * Failure modes: a short read goes on behind what came; EINTR and EAGAIN are
  * tried again, a few times, then a thread does it; any other error completes
  * the operation with it. No memory for a pending operation: it completes with
- * BITKV_ERR_NO_MEMORY.
+ * BITKV_ERR_NO_MEMORY, but a durable write, which is in the log already, is
+ * synced by its own thread.
  */
 #include "db/cq.h"
 
@@ -398,7 +399,8 @@ void bkv_pending_write(bitkv_cq *cq, const bitkv_op *op, uint64_t id,
 {
     struct bkv_pending *pending = begin_pending(cq, op, id);
     if (pending == NULL) {
-        complete_without_memory(cq, op, id);
+        int rc = bkv_partition_sync(partition);
+        bkv_cq_set_status(bkv_cq_complete(cq, op, id), rc);
         return;
     }
     pending->state = BKV_PENDING_SYNC;
@@ -539,8 +541,7 @@ void bkv_pending_sleep(bitkv_cq *cq, int64_t timeout_ns)
     atomic_store_explicit(&cq->sleeping, false, memory_order_relaxed);
 }
 
-/* --- canceling ---------------------------------------------------------------------------------
- */
+/* --- canceling --------------------------------------------------------------- */
 
 static void drop_from_backlog(bitkv_cq *cq, struct bkv_pending *pending)
 {
@@ -555,6 +556,24 @@ static void drop_from_backlog(bitkv_cq *cq, struct bkv_pending *pending)
         cq->backlog_last = before;
 }
 
+static bool withdraw_task(struct bkv_pending *pending, struct bitkv *db)
+{
+    struct bkv_pool *pool;
+    return bkv_backend_pool(db, &pool) == BITKV_OK && bkv_pool_withdraw(pool, &pending->task);
+}
+
+/* Those not forgotten are called; the last one of all pushes. */
+static bool withdraw_waiters(struct bkv_pending *pending)
+{
+    uint32_t forgotten = 0;
+    for (uint32_t i = 0; i < pending->waiter_count; i++) {
+        struct bkv_waiter *w = &pending->waiters[i];
+        forgotten += bkv_partition_sync_forget(w->partition, &w->base);
+    }
+    return forgotten > 0 &&
+           atomic_fetch_sub_explicit(&pending->left, forgotten, memory_order_acq_rel) == forgotten;
+}
+
 /* Takes back what nobody has begun. Without the database nothing can be: it
  * has come back, or is about to. */
 static bool withdraw(struct bkv_pending *pending)
@@ -563,20 +582,8 @@ static bool withdraw(struct bkv_pending *pending)
     struct bkv_epoch_slot *slot;
     if (bkv_cq_enter(pending->cq, &db, &slot) != BITKV_OK)
         return false;
-    bool gone;
-    if (pending->state == BKV_PENDING_POOL) {
-        struct bkv_pool *pool;
-        gone = bkv_backend_pool(db, &pool) == BITKV_OK && bkv_pool_withdraw(pool, &pending->task);
-    } else {
-        uint32_t forgotten = 0;
-        for (uint32_t i = 0; i < pending->waiter_count; i++) {
-            struct bkv_waiter *w = &pending->waiters[i];
-            forgotten += bkv_partition_sync_forget(w->partition, &w->base);
-        }
-        /* Those not forgotten are called; the last one of all pushes. */
-        gone = forgotten > 0 && atomic_fetch_sub_explicit(&pending->left, forgotten,
-                                                          memory_order_acq_rel) == forgotten;
-    }
+    bool gone =
+        pending->state == BKV_PENDING_POOL ? withdraw_task(pending, db) : withdraw_waiters(pending);
     bkv_epoch_exit(slot);
     return gone;
 }

@@ -170,16 +170,19 @@ static int refuse(const struct bkv_partition *p)
 static struct bkv_sync_waiter *take_waiters(struct bkv_partition *p, bool all)
 {
     uint64_t synced = atomic_load_explicit(&p->synced, memory_order_relaxed);
-    struct bkv_sync_waiter *taken = NULL, **last = &taken;
-    struct bkv_sync_waiter *left = NULL, **left_last = &left;
-    for (struct bkv_sync_waiter *w = atomic_load_explicit(&p->waiters, memory_order_relaxed);
-         w != NULL; w = w->next) {
-        struct bkv_sync_waiter ***to = all || w->position <= synced ? &last : &left_last;
-        **to = w;
-        *to = &w->next;
+    struct bkv_sync_waiter *first = atomic_load_explicit(&p->waiters, memory_order_relaxed);
+    struct bkv_sync_waiter *taken = NULL;
+    for (struct bkv_sync_waiter **link = &first; *link != NULL;) {
+        struct bkv_sync_waiter *w = *link;
+        if (!all && w->position > synced) {
+            link = &w->next;
+            continue;
+        }
+        *link = w->next;
+        w->next = taken; /* the newest came first: now it is the last */
+        taken = w;
     }
-    *last = *left_last = NULL;
-    atomic_store_explicit(&p->waiters, left, memory_order_relaxed);
+    atomic_store_explicit(&p->waiters, first, memory_order_relaxed);
     return taken;
 }
 
