@@ -85,6 +85,28 @@ bool bench_async_fill(struct bench_async *async)
     return true;
 }
 
+bool bench_async_seal(struct bench_async *async)
+{
+    static const unsigned char filler[1 << 16];
+    bitkv_statistics statistics;
+    bitkv_options options;
+    uint64_t count;
+
+    bitkv_options_init(&options);
+    bitkv_statistics_init(&statistics);
+    if (bitkv_stats(async->db, BITKV_ALL_PARTITIONS, &statistics) != BITKV_OK)
+        return bench_report_error("stats: %s", bitkv_error_context());
+    /* A quarter more than a segment for each partition, on an average. */
+    count = statistics.partitions * options.max_file_size / sizeof(filler) * 5 / 4;
+    for (uint64_t i = 0; i < count; i++) {
+        bench_key(&async->workload, BENCH_ID_ABSENT + i, async->keys);
+        if (bitkv_put(async->db, async->keys, async->workload.key_size, filler, sizeof(filler)) !=
+            BITKV_OK)
+            return bench_report_error("fill: %s", bitkv_error_context());
+    }
+    return true;
+}
+
 bool bench_async_verify(struct bench_async *async, const char *when)
 {
     const struct bench_workload *workload = &async->workload;

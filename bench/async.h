@@ -57,6 +57,9 @@ bool bench_async_has_backend(const struct bench_async *async, bitkv_backend back
 
 /* Every key once, in the order of the ids. */
 bool bench_async_fill(struct bench_async *async);
+/* Records that nobody reads, until all those before lie in segments that are
+ * full: the last one of a partition is mapped in another way. */
+bool bench_async_seal(struct bench_async *async);
 /* Every key, whole. */
 bool bench_async_verify(struct bench_async *async, const char *when);
 

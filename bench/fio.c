@@ -12,12 +12,12 @@
 
 #define OUTPUT_MAX ((size_t)1 << 20)
 
-static void execute(const char *files, unsigned depth, bool direct, size_t reads, int out)
+static void execute(const struct bench_fio_job *job, int out)
 {
     static const char option[] = "--filename=";
-    const size_t size = sizeof(option) + strlen(files);
+    const size_t size = sizeof(option) + strlen(job->files);
     char *filename = malloc(size);
-    char iodepth[32], number[48];
+    char iodepth[32], number[48], split[64];
     const int null = open("/dev/null", O_WRONLY | O_CLOEXEC);
     const char *arguments[] = {"fio",
                                "--name=read",
@@ -25,9 +25,10 @@ static void execute(const char *files, unsigned depth, bool direct, size_t reads
                                "--readonly",
                                "--allow_file_create=0",
                                "--rw=randread",
-                               "--bs=4k",
+                               split,
+                               "--blockalign=4k",
                                "--ioengine=io_uring",
-                               direct ? "--direct=1" : "--direct=0",
+                               job->direct ? "--direct=1" : "--direct=0",
                                iodepth,
                                number,
                                "--file_service_type=random",
@@ -41,9 +42,13 @@ static void execute(const char *files, unsigned depth, bool direct, size_t reads
 
     if (filename == NULL || null < 0)
         _exit(126);
-    (void)snprintf(filename, size, "%s%s", option, files);
-    (void)snprintf(iodepth, sizeof(iodepth), "--iodepth=%u", depth);
-    (void)snprintf(number, sizeof(number), "--number_ios=%zu", reads);
+    (void)snprintf(filename, size, "%s%s", option, job->files);
+    (void)snprintf(iodepth, sizeof(iodepth), "--iodepth=%u", job->depth);
+    (void)snprintf(number, sizeof(number), "--number_ios=%zu", job->reads);
+    (void)snprintf(split, sizeof(split), "--bssplit=4k/%u:8k/%u", 100 - job->two_pages,
+                   job->two_pages);
+    if (job->two_pages == 0)
+        (void)snprintf(split, sizeof(split), "--bs=4k");
     (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (dup2(out, STDOUT_FILENO) < 0 || dup2(null, STDERR_FILENO) < 0)
         _exit(126);
@@ -77,8 +82,8 @@ static bool parse(const char *output, struct bench_fio_result *result)
     return true;
 }
 
-bool bench_fio_run(const char *files, unsigned depth, bool direct, size_t reads,
-                   struct bench_fio_result *result, const char **why)
+bool bench_fio_run(const struct bench_fio_job *job, struct bench_fio_result *result,
+                   const char **why)
 {
     char *output = malloc(OUTPUT_MAX);
     size_t length = 0;
@@ -96,7 +101,7 @@ bool bench_fio_run(const char *files, unsigned depth, bool direct, size_t reads,
     child = fork();
     if (child == 0) {
         (void)close(ends[0]);
-        execute(files, depth, direct, reads, ends[1]);
+        execute(job, ends[1]);
     }
     (void)close(ends[1]);
     while ((got = read(ends[0], output + length, OUTPUT_MAX - 1 - length)) > 0)

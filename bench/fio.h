@@ -16,12 +16,19 @@ struct bench_fio_result {
     struct bench_percentiles latency; /* of each read, submission included */
 };
 
+struct bench_fio_job {
+    const char *files; /* names with colons between */
+    unsigned depth;
+    bool direct;
+    unsigned two_pages; /* in a hundred: reads of 8 KiB rather than of 4 */
+    size_t reads;
+};
+
 /*
- * Random reads of 4 KiB of these files (names with colons between), no block
- * twice, through io_uring. False if there is no fio, or it failed: then `why`
- * says so.
+ * Random reads through io_uring, no block twice. False if there is no fio, or
+ * it failed: then `why` says so.
  */
-bool bench_fio_run(const char *files, unsigned depth, bool direct, size_t reads,
-                   struct bench_fio_result *result, const char **why);
+bool bench_fio_run(const struct bench_fio_job *job, struct bench_fio_result *result,
+                   const char **why);
 
 #endif

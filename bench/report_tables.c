@@ -553,7 +553,7 @@ static void write_async_cold(const struct writer *writer)
 {
     static const char *const titles[] = {"reads", "k/s",     "of single", "p50",       "p99",
                                          "p99.9", "longest", "cpu",       "disk bytes"};
-    static const char *const ways[] = {"io_uring", "threads", "fio", "fio-direct"};
+    static const char *const ways[] = {"io_uring", "threads", "fio", "fio-direct", "fio-records"};
     const struct bench_series *cache =
         bench_results_find(writer->report->results, "bitkv", "async-cold.cache");
     const struct bench_series *fio =
@@ -563,12 +563,14 @@ static void write_async_cold(const struct writer *writer)
     if (isnan(special(writer, "async-cold.single")))
         return;
     heading(writer, "BitKV: completion queue, values on disk");
-    (void)snprintf(text, sizeof(text),
-                   "Random gets of 1000 bytes, none twice, so many in flight; page cache %s before "
-                   "each. fio: random reads of 4 KiB of the same files by io_uring, buffered and "
-                   "direct%s%s. `cpu` and `disk bytes`: of the process, a get.",
-                   cache == NULL ? "dropped" : cache->text, fio == NULL ? "" : ": ",
-                   fio == NULL ? "" : fio->text);
+    (void)snprintf(
+        text, sizeof(text),
+        "Random gets of 1000 bytes, none twice, so many in flight; page cache %s before "
+        "each. fio: random reads of 4 KiB of the same files by io_uring, buffered, direct, "
+        "and buffered with 8 KiB for one in four, as records lie%s%s. `cpu` and `disk bytes`: of "
+        "the process, a get.",
+        cache == NULL ? "dropped" : cache->text, fio == NULL ? "" : ": ",
+        fio == NULL ? "" : fio->text);
     paragraph(writer, text);
     headings(titles, sizeof(titles) / sizeof(titles[0]));
     row_cold(writer, "bitkv_get_into", "async-cold.single");

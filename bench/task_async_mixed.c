@@ -164,7 +164,8 @@ int bench_task_async_mixed(const struct bench_options *options, const struct ben
     (void)engine;
     mixed.cold_keys = options->cold_reads * SPACING;
     done = bench_async_begin(&mixed.async, options, mixed.cold_keys + HOT_KEYS, VALUE_SIZE) &&
-           bench_async_open(&mixed.async, BITKV_BACKEND_AUTO) && bench_async_fill(&mixed.async);
+           bench_async_open(&mixed.async, BITKV_BACKEND_AUTO) && bench_async_fill(&mixed.async) &&
+           bench_async_seal(&mixed.async);
     if (mixed.async.db != NULL)
         done = bench_async_close(&mixed.async) && done;
     mixed.ops = bench_async_apart(&mixed.async.workload, mixed.cold_keys, SPACING, &mixed.count);
