@@ -67,6 +67,7 @@ bench)
     need liblmdb-dev have_header lmdb.h
     need libleveldb-dev have_cxx_header leveldb/db.h
     need librocksdb-dev have_cxx_header rocksdb/db.h
+    need fio have fio
     ;;
 coverage)
     need_test
