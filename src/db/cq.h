@@ -94,6 +94,7 @@ struct bitkv_cq {
     char *path;               /* of the database, for messages */
     uint32_t capacity;
     bool reaping; /* a callback runs */
+    bool ending;  /* bitkv_cq_destroy() runs */
     uint64_t next_id;
     size_t outstanding;
 

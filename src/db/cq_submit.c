@@ -179,6 +179,8 @@ int bitkv_cq_submit(bitkv_cq *cq, const bitkv_op *ops, size_t count, uint64_t *f
         return rc;
     if (BKV_UNLIKELY(ops == NULL && count > 0))
         return bkv_error(BITKV_ERR_INVALID, "bitkv_cq_submit: no operations");
+    if (BKV_UNLIKELY(cq->ending))
+        return bkv_error(BITKV_ERR_CLOSED, "the queue is being destroyed");
     struct batch batch = {.cq = cq};
     rc = bkv_cq_enter(cq, &batch.db, &batch.slot);
     if (BKV_UNLIKELY(rc != BITKV_OK))
@@ -194,8 +196,8 @@ int bitkv_cq_submit(bitkv_cq *cq, const bitkv_op *ops, size_t count, uint64_t *f
     batch.now_ms = coarse_ms();
     set_stamp(&batch);
     run_batch(&batch, ops, accepted, id);
-    bkv_epoch_exit(batch.slot);
     bkv_pending_flush(cq);
+    bkv_epoch_exit(batch.slot);
     if (cq->ready_count > 0)
         bkv_cq_signal_user(cq);
     if (BKV_UNLIKELY(accepted == 0 && count > 0))

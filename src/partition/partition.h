@@ -156,6 +156,8 @@ struct bkv_sync_waiter {
 
 /* Where the log ends now. */
 uint64_t bkv_partition_position(struct bkv_partition *partition);
+/* Is it durable up to there? */
+bool bkv_partition_synced(struct bkv_partition *partition, uint64_t position);
 void bkv_partition_sync_later(struct bkv_partition *partition, struct bkv_sync_waiter *waiter);
 /* Takes the waiter back. False: its call has been made, or is about to be. */
 bool bkv_partition_sync_forget(struct bkv_partition *partition, struct bkv_sync_waiter *waiter);
