@@ -9,6 +9,7 @@
 
 #include "api/fixture.h"
 
+#include "db/db.h"
 #include "io/io.h"
 
 #include <poll.h>
@@ -124,6 +125,12 @@ static inline int seam_teardown(void **state)
 
 #define for_hot_and_cold(cold)                                                                     \
     for (int cold = 0; cold < 2 && (atomic_store(&seam.all_cold, cold), true); cold++)
+
+/* What was read is believed to be in memory for a while: no longer. */
+static inline void forget_pages(bitkv *db)
+{
+    atomic_fetch_add(&db->residency_doubts, 1);
+}
 
 static inline void await_held(unsigned count)
 {
