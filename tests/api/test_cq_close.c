@@ -4,7 +4,7 @@
  * another one, from a callback, at any moment. Every accepted operation
  * completes exactly once; what completes with a value has the right one.
  *
- *   BITKV_MS=n    milliseconds for each test (default 1200)
+ *   BITKV_MS=n    milliseconds for each test (default 1000)
  *   BITKV_SEED=n  for the moments
  */
 #include "api/queue.h"
@@ -192,7 +192,7 @@ static void begin(void)
 
 static uint64_t the_end(void)
 {
-    return now_ms() + env_number("BITKV_MS", 1200);
+    return now_ms() + env_number("BITKV_MS", 1000);
 }
 
 static void by_the_owner(bool callback)

@@ -27,6 +27,7 @@ static bitkv *open_parts(uint32_t partitions, bitkv_io_mode mode)
 static void many_share_a_sync(void **state)
 {
     (void)state;
+    atomic_store(&seam.sync_ms, 1);
     for_both_modes(mode)
     {
         bitkv *db = open_parts(1, mode);
