@@ -252,6 +252,7 @@ static void by_another_thread(void **state)
         ok(bitkv_close(db));
         for (unsigned i = 0; i < QUEUES; i++) {
             assert_int_equal(pthread_join(threads[i], NULL), 0);
+            this_user = &users[i];
             if (users[i].leaves)
                 ok(bitkv_cq_destroy(users[i].cq));
             assert_int_equal(users[i].troubles, 0);
