@@ -659,8 +659,9 @@ typedef struct bitkv_completion {
 
 /**
  * Receives a completion: in the queue's thread, out of bitkv_cq_poll() or
- * bitkv_cq_wait() (or bitkv_cq_destroy()), and nowhere else. May submit and
- * cancel operations and close the database; may not reap or destroy the queue.
+ * bitkv_cq_wait() (or bitkv_cq_destroy(): then a submission is refused with
+ * BITKV_ERR_CLOSED), and nowhere else. May submit and cancel operations and
+ * close the database; may not reap or destroy the queue.
  * @param completion valid during the call; what its pointers own is the
  *                   receiver's
  */

@@ -27,16 +27,24 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
+
+/* How often it is asked whether a thread has ended, 0.2 ms apart. */
+#define FORGOTTEN_WITHIN_TRIES 2000u
 
 /* Links between databases and queues, of all databases. */
 static pthread_mutex_t links = PTHREAD_MUTEX_INITIALIZER;
 
-static int thread_id(void)
+/* A child of fork() goes on in the same thread, with another id. */
+static int thread_id(uint32_t generation)
 {
     static _Thread_local int id;
-    if (BKV_UNLIKELY(id == 0))
+    static _Thread_local uint32_t id_generation;
+    if (BKV_UNLIKELY(id_generation != generation)) {
         id = (int)gettid();
+        id_generation = generation;
+    }
     return id;
 }
 
@@ -48,7 +56,7 @@ int bkv_cq_check(const bitkv_cq *cq)
         return bkv_error(BITKV_ERR_INVALID, "no completion queue");
     if (BKV_UNLIKELY(bkv_forked(cq->fork_generation)))
         return bkv_error(BITKV_ERR_FORKED, "this completion queue was created before a fork");
-    if (BKV_UNLIKELY(cq->owner != thread_id()))
+    if (BKV_UNLIKELY(cq->owner != thread_id(cq->fork_generation)))
         return bkv_error(BITKV_ERR_INVALID, "a completion queue is for the thread that created it");
     return BITKV_OK;
 }
@@ -357,8 +365,8 @@ static int make(bitkv_cq **out, struct bitkv *db, const bitkv_cq_options *option
     if (cq == NULL)
         return bkv_error(BITKV_ERR_NO_MEMORY, "no memory for a completion queue");
     atomic_init(&cq->user_fd, -1);
-    cq->owner = thread_id();
     cq->fork_generation = db->fork_generation;
+    cq->owner = thread_id(cq->fork_generation);
     cq->capacity = options->capacity;
     cq->next_id = 1;
     cq->ready = bkv_calloc(options->capacity, sizeof *cq->ready);
@@ -449,9 +457,16 @@ int bitkv_cq_create(bitkv_cq **cq, bitkv *db, const bitkv_cq_options *options)
     return rc;
 }
 
+/* pthread_join() returns a moment before the kernel has forgotten the thread. */
 static bool thread_lives(int id)
 {
-    return syscall(SYS_tgkill, getpid(), id, 0) == 0 || errno != ESRCH;
+    struct timespec t = {.tv_sec = 0, .tv_nsec = 200000};
+    for (unsigned i = 0; i < FORGOTTEN_WITHIN_TRIES; i++) {
+        if (syscall(SYS_tgkill, getpid(), id, 0) != 0 && errno == ESRCH)
+            return false;
+        (void)clock_nanosleep(CLOCK_MONOTONIC, 0, &t, NULL);
+    }
+    return true;
 }
 
 /* A result that nobody took. */
@@ -482,7 +497,7 @@ int bitkv_cq_destroy(bitkv_cq *cq)
         return BITKV_OK;
     if (bkv_forked(cq->fork_generation))
         return bkv_error(BITKV_ERR_FORKED, "this completion queue was created before a fork");
-    bool orphan = cq->owner != thread_id();
+    bool orphan = cq->owner != thread_id(cq->fork_generation);
     if (orphan && thread_lives(cq->owner))
         return bkv_error(BITKV_ERR_INVALID, "the thread that the completion queue belongs to still "
                                             "runs: destroy it there");

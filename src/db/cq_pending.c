@@ -171,6 +171,18 @@ static int get_anew(struct bkv_pending *pending, struct bitkv *db, struct bkv_ep
                              pending->op.key_size, sink);
 }
 
+/* A get that could not be read counts as one, as a synchronous one does. */
+static void fail_read(struct bkv_pending *pending, int rc, struct bkv_text *text)
+{
+    struct bitkv *db;
+    struct bkv_epoch_slot *slot;
+    if (bkv_cq_enter(pending->cq, &db, &slot) == BITKV_OK) {
+        bkv_partition_count_get(bkv_route(db, &pending->hash), slot, rc);
+        bkv_epoch_exit(slot);
+    }
+    complete_with(pending, rc, text);
+}
+
 static void deliver(struct bkv_pending *pending)
 {
     bitkv_cq *cq = pending->cq;
@@ -284,6 +296,16 @@ static void go_on(struct bkv_pending *pending)
     bkv_epoch_exit(slot);
 }
 
+static bool is_open(bitkv_cq *cq)
+{
+    struct bitkv *db;
+    struct bkv_epoch_slot *slot;
+    if (bkv_cq_enter(cq, &db, &slot) != BITKV_OK)
+        return false;
+    bkv_epoch_exit(slot);
+    return true;
+}
+
 static int read_error(const struct bkv_pending *pending, int error)
 {
     return bkv_error_sys(error, "cannot read segment %llu of partition %u in %s at offset %llu",
@@ -304,9 +326,12 @@ static void on_ring_result(struct bkv_pending *pending, int result)
     if (got == -EINTR || got == -EAGAIN || got == -ECANCELED) {
         pending->attempts++;
         go_on(pending);
+    } else if (got == -EBADF && !is_open(pending->cq)) { /* bkv_ring_void() */
+        int rc = bkv_error(BITKV_ERR_CLOSED, "the database was closed before the read began");
+        complete_with(pending, rc, bkv_text_of_error());
     } else if (got < 0) {
         int rc = read_error(pending, (int)-got);
-        complete_with(pending, rc, bkv_text_of_error());
+        fail_read(pending, rc, bkv_text_of_error());
     } else if (got > 0 && (uint64_t)got < left) {
         pending->got += (uint64_t)got;
         go_on(pending);
@@ -429,11 +454,18 @@ void bkv_pending_sync(bitkv_cq *cq, struct bitkv *db, const bitkv_op *op, uint64
     pending->waiters = waiters;
     pending->waiter_count = count;
     atomic_store_explicit(&pending->left, count + 1, memory_order_relaxed); /* we, too */
+    uint32_t over = 1;                                                      /* we are */
     for (uint32_t i = 0; i < count; i++) {
         struct bkv_partition *p = db->partitions[i];
-        wait_for(pending, &waiters[i], p, bkv_partition_position(p));
+        uint64_t position = bkv_partition_position(p);
+        if (bkv_partition_synced(p, position)) { /* always, if it is read-only: it has no worker */
+            waiters[i].partition = p;
+            over++;
+        } else {
+            wait_for(pending, &waiters[i], p, position);
+        }
     }
-    if (atomic_fetch_sub_explicit(&pending->left, 1, memory_order_acq_rel) == 1)
+    if (atomic_fetch_sub_explicit(&pending->left, over, memory_order_acq_rel) == over)
         push(pending);
 }
 
@@ -444,8 +476,10 @@ static void finish(struct bkv_pending *pending)
     int rc = atomic_load_explicit(&pending->status, memory_order_relaxed);
     if (pending->canceled) {
         complete_canceled(pending);
-    } else if (pending->state == BKV_PENDING_SYNC || rc != BITKV_OK) {
+    } else if (pending->state == BKV_PENDING_SYNC) {
         complete_with(pending, rc, pending->error);
+    } else if (rc != BITKV_OK) {
+        fail_read(pending, rc, pending->error);
     } else {
         deliver(pending);
     }
@@ -478,10 +512,20 @@ void bkv_pending_collect(bitkv_cq *cq)
     }
 }
 
+/* In a section of the open database, or descriptors could be closed, and name
+ * other files, before the kernel gets to see them (Q3). */
 void bkv_pending_flush(bitkv_cq *cq)
 {
-    if (cq->ring != NULL)
-        (void)bkv_ring_submit(cq->ring); /* what the kernel puts off goes with the next */
+    if (cq->ring == NULL || bkv_ring_queued(cq->ring) == 0)
+        return;
+    struct bitkv *db;
+    struct bkv_epoch_slot *slot;
+    bool open = bkv_cq_enter(cq, &db, &slot) == BITKV_OK;
+    if (!open)
+        bkv_ring_void(cq->ring);
+    (void)bkv_ring_submit(cq->ring); /* what the kernel puts off goes with the next */
+    if (open)
+        bkv_epoch_exit(slot);
 }
 
 static void sleep_on_descriptor(bitkv_cq *cq, int64_t timeout_ns)
@@ -530,6 +574,12 @@ void bkv_pending_sleep(bitkv_cq *cq, int64_t timeout_ns)
     if (ring && !cq->watching) {
         bkv_ring_watch(cq->ring, cq->event_fd, cq);
         cq->watching = true;
+        bkv_pending_flush(cq);
+    }
+    if (ring && bkv_ring_queued(cq->ring) > 0) { /* the kernel puts them off */
+        struct timespec t = {.tv_sec = 0, .tv_nsec = 200000};
+        (void)clock_nanosleep(CLOCK_MONOTONIC, 0, &t, NULL);
+        return;
     }
     atomic_store_explicit(&cq->sleeping, true, memory_order_seq_cst);
     if (atomic_load_explicit(&cq->inbox, memory_order_seq_cst) == NULL) {

@@ -198,8 +198,8 @@ int bitkv_cq_submit(bitkv_cq *cq, const bitkv_op *ops, size_t count, uint64_t *f
     batch.now_ms = coarse_ms();
     set_stamp(&batch);
     run_batch(&batch, ops, accepted, id);
-    bkv_epoch_exit(batch.slot);
     bkv_pending_flush(cq);
+    bkv_epoch_exit(batch.slot);
     if (cq->ready_count > 0)
         bkv_cq_signal_user(cq);
     if (BKV_UNLIKELY(accepted == 0 && count > 0))

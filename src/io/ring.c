@@ -4,8 +4,9 @@
  * DEFER_TASKRUN (Linux 6.1) completes reads when that thread asks, without
  * interrupting it; COOP_TASKRUN (5.19) comes close; older kernels do without.
  *
- * The number in flight is limited to the depth, so that neither queue can
- * overflow; room for cancellations and the watch comes on top.
+ * The number of reads in flight is limited to the depth, so that neither queue
+ * can overflow; room for cancellations and the watch comes on top. (A watch may
+ * stay for long: it must not take a read's place.)
  *
  * Failure modes: no ring at all (seccomp: EPERM or ENOSYS, sysctl: EPERM, no
  * memory: ENOMEM): the caller takes threads instead. A submission that the
@@ -34,6 +35,8 @@ struct bkv_ring {
     struct io_uring uring;
     uint32_t depth;
     uint32_t in_flight;
+    uint32_t others; /* of those, no reads */
+    const void *watch;
 };
 
 static const unsigned setups[] = {
@@ -111,7 +114,7 @@ uint32_t bkv_ring_in_flight(const struct bkv_ring *ring)
 
 bool bkv_ring_has_room(const struct bkv_ring *ring)
 {
-    return ring->in_flight < ring->depth;
+    return ring->in_flight - ring->others < ring->depth;
 }
 
 /* Never NULL: whoever queues has room, or hands over what is there first. */
@@ -139,6 +142,8 @@ void bkv_ring_watch(struct bkv_ring *ring, int fd, void *user)
     struct io_uring_sqe *sqe = entry(ring);
     io_uring_prep_poll_add(sqe, fd, POLLIN);
     io_uring_sqe_set_data(sqe, user);
+    ring->watch = user;
+    ring->others++;
 }
 
 void bkv_ring_cancel(struct bkv_ring *ring, void *user)
@@ -146,12 +151,28 @@ void bkv_ring_cancel(struct bkv_ring *ring, void *user)
     struct io_uring_sqe *sqe = entry(ring);
     io_uring_prep_cancel(sqe, user, 0);
     io_uring_sqe_set_data(sqe, NULL);
+    ring->others++;
 }
 
 int bkv_ring_submit(struct bkv_ring *ring)
 {
     int result = io_uring_submit(&ring->uring);
     return result < 0 && result != -EAGAIN && result != -EBUSY && result != -EINTR ? -result : 0;
+}
+
+uint32_t bkv_ring_queued(const struct bkv_ring *ring)
+{
+    return io_uring_sq_ready(&ring->uring);
+}
+
+void bkv_ring_void(struct bkv_ring *ring)
+{
+    struct io_uring_sq *sq = &ring->uring.sq;
+    for (unsigned at = sq->sqe_tail, left = io_uring_sq_ready(&ring->uring); left > 0; left--) {
+        struct io_uring_sqe *sqe = &sq->sqes[--at & sq->ring_mask];
+        if (sqe->opcode == IORING_OP_READ)
+            sqe->fd = -1;
+    }
 }
 
 bool bkv_ring_next(struct bkv_ring *ring, void **user, int *result)
@@ -162,6 +183,7 @@ bool bkv_ring_next(struct bkv_ring *ring, void **user, int *result)
         *result = cqe->res;
         io_uring_cqe_seen(&ring->uring, cqe);
         ring->in_flight--;
+        ring->others -= *user == NULL || *user == ring->watch;
         if (*user != NULL) /* NULL: how a cancellation went */
             return true;
     }

@@ -38,6 +38,10 @@ void bkv_ring_watch(struct bkv_ring *ring, int fd, void *user);
 void bkv_ring_cancel(struct bkv_ring *ring, void *user);
 /* 0, or an errno; what was queued stays queued then. */
 int bkv_ring_submit(struct bkv_ring *ring);
+/* Requests that the kernel has not got yet. */
+uint32_t bkv_ring_queued(const struct bkv_ring *ring);
+/* Their descriptors are closed: reads among them will complete with EBADF. */
+void bkv_ring_void(struct bkv_ring *ring);
 
 /* A result, if there is one: `result` is as of pread(2), or -errno. */
 bool bkv_ring_next(struct bkv_ring *ring, void **user, int *result);

@@ -163,6 +163,8 @@ uint64_t bkv_partition_position(struct bkv_partition *partition);
 /* Syncs in this thread; waiters up to there have been called when it returns,
  * or are about to be. */
 void bkv_partition_sync_upto(struct bkv_partition *partition, uint64_t position);
+/* Is it durable up to there? */
+bool bkv_partition_synced(struct bkv_partition *partition, uint64_t position);
 void bkv_partition_sync_later(struct bkv_partition *partition, struct bkv_sync_waiter *waiter);
 /* It is not patient any more. No effect on one whose wait is over. */
 void bkv_partition_sync_urge(struct bkv_partition *partition, struct bkv_sync_waiter *waiter);

@@ -249,6 +249,11 @@ uint64_t bkv_partition_position(struct bkv_partition *p)
     return atomic_load_explicit(&p->appended, memory_order_acquire);
 }
 
+bool bkv_partition_synced(struct bkv_partition *p, uint64_t position)
+{
+    return atomic_load_explicit(&p->synced, memory_order_acquire) >= position;
+}
+
 /* --- rounds --------------------------------------------------------------------------- */
 
 /* Under sync_mutex, which it leaves meanwhile; none may be running. Up to the
