@@ -1469,9 +1469,45 @@ template <class F> class [[nodiscard]] immediate
 /* Databases                                                           */
 /* ------------------------------------------------------------------ */
 
+/**
+ * Path of a database; made from text. It holds the text itself, up to the
+ * longest path that Linux takes, so that config has no destructor: gcc 12
+ * runs those of braced temporaries in a co_await expression twice.
+ */
+class directory_path
+{
+  public:
+    directory_path() = default;
+    template <class T>
+    requires std::convertible_to<const T &, std::string_view> directory_path(const T &text)
+    {
+        std::string_view path = text;
+        too_long_ = path.size() >= sizeof text_;
+        if (!too_long_)
+            path.copy(text_, path.size());
+    }
+
+    const char *c_str() const noexcept
+    {
+        return text_;
+    }
+    operator std::string_view() const noexcept
+    {
+        return text_;
+    }
+    bool too_long() const noexcept
+    {
+        return too_long_;
+    }
+
+  private:
+    char text_[4096] = "";
+    bool too_long_ = false;
+};
+
 /** How a database is opened; bitkv_options tells what the fields mean. */
 struct config {
-    std::string directory{};
+    directory_path directory{};
     std::uint64_t max_file_size = std::uint64_t{100} << 20;
     bool sync_on_write = false;
     bool auto_compact = true;
@@ -1481,7 +1517,7 @@ struct config {
     bool error_if_exists = false;
     bool read_only = false;
     bool strict_recovery = false;
-    bitkv_durability durability = BITKV_DURABILITY_DEFAULT;
+    bitkv_durability durability = BITKV_DURABILITY_INTERVAL;
     std::uint32_t sync_interval_ms = 1000;
     std::uint32_t file_mode = 0600;
     std::uint32_t directory_mode = 0700;
@@ -1491,6 +1527,8 @@ struct config {
     bitkv_log_cb log = nullptr;
     void *log_user = nullptr;
 };
+
+static_assert(std::is_trivially_destructible_v<config>); /* see directory_path */
 
 /** What serves its operations. */
 struct io_config {
@@ -1673,6 +1711,8 @@ class database
     static result<std::unique_ptr<database>> open_now(const config &c, const io_config &io,
                                                       std::size_t partitions)
     {
+        if (c.directory.too_long())
+            return error(BITKV_ERR_INVALID, "the directory's path is too long");
         std::unique_ptr<database> db(new database);
         bitkv_options options = options_of(c, io, partitions);
         int status = bitkv_open(&db->core_->handle, c.directory.c_str(), &options);
