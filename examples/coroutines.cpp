@@ -73,7 +73,8 @@ static task<int> run(database &db)
         sum += b.value_or(0);
     std::cout << paid << " payments, " << sum << " in all accounts, " << db.stats()->syncs_total
               << " syncs\n";
-    co_return sum == deposit *accounts ? 0 : 1;
+    bool kept = sum == accounts * deposit;
+    co_return kept ? 0 : 1;
 }
 
 int main(int argc, char **argv)
