@@ -136,14 +136,12 @@ struct elsewhere {
     }
     void await_suspend(std::coroutine_handle<> h)
     {
-        thread = std::thread([h] {
+        std::thread([h] {
             std::this_thread::sleep_for(std::chrono::milliseconds(20));
             h.resume();
-        });
-        thread.detach();
+        }).detach();
     }
     void await_resume() const {}
-    std::thread thread;
 };
 
 void sync_wait_waits_for_other_threads_too()
