@@ -567,7 +567,7 @@ static void write_async_cold(const struct writer *writer)
                                          "p99.9", "longest", "cpu",       "disk bytes"};
     static const char *const ways[] = {"io_uring", "threads", "fio", "fio-direct", "fio-records"};
     const char *fio, *backend;
-    char text[1024];
+    char text[1536];
 
     if (isnan(special(writer, "async-cold.single")))
         return;
