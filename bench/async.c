@@ -289,13 +289,18 @@ bool bench_async_flight(struct bench_async *async, const struct bench_op *ops, s
     return true;
 }
 
+void bench_async_report_wrong(struct bench_async *async, const char *name)
+{
+    if (async->wrong != 0)
+        bench_report_wrong(async->wrong, name);
+    async->wrong = 0;
+}
+
 void bench_async_report_rate(struct bench_async *async, const char *name, size_t count,
                              uint64_t start_ns)
 {
     bench_report_figure(name, (double)count * 1e9 / (double)(bench_now_ns() - start_ns));
-    if (async->wrong != 0)
-        bench_report_wrong(async->wrong, name);
-    async->wrong = 0;
+    bench_async_report_wrong(async, name);
 }
 
 void bench_async_report_latency(const char *name, const struct bench_histogram *histogram)

@@ -80,7 +80,9 @@ void bench_async_prepare(struct bench_async *async, unsigned slot, bitkv_op *op,
 /* Judges a completion; false, reported, if it failed. */
 bool bench_async_judge(struct bench_async *async, const bitkv_completion *completion);
 
-/* Operations a second since then, as a figure; and the wrong values so far. */
+/* The wrong values since the last time. */
+void bench_async_report_wrong(struct bench_async *async, const char *name);
+/* Operations a second since then, as a figure; and the wrong values. */
 void bench_async_report_rate(struct bench_async *async, const char *name, size_t count,
                              uint64_t start_ns);
 /* As figures NAME.p50_ns, p99_ns, p999_ns and max_ns, so that there are medians

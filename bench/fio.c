@@ -60,8 +60,14 @@ static void execute(const struct bench_fio_job *job, int out)
 static bool number_of(const char *text, const char *name, double *value)
 {
     const char *at = text == NULL ? NULL : strstr(text, name);
+    char *end;
 
-    return at != NULL && sscanf(at + strlen(name), " : %lf", value) == 1;
+    if (at == NULL)
+        return false;
+    at += strlen(name);
+    at += strspn(at, " :");
+    *value = strtod(at, &end);
+    return end != at;
 }
 
 static bool parse(const char *output, struct bench_fio_result *result)

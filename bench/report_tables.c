@@ -493,9 +493,17 @@ static void cells_latency(const struct writer *writer, const char *name)
     }
 }
 
+/* What the phase had to say; "" if nothing. */
+static const char *remark(const struct writer *writer, const char *name)
+{
+    const struct bench_series *series = bench_results_find(writer->report->results, "bitkv", name);
+
+    return series == NULL ? "" : series->text;
+}
+
 static void row_hot(const struct writer *writer, const char *kind, unsigned depth)
 {
-    char name[64], single[64];
+    char name[64], single[64], cpu[96];
 
     (void)snprintf(single, sizeof(single), "async-hot.%s.single", kind);
     (void)snprintf(name, sizeof(name), "async-hot.%s.%u", kind, depth);
@@ -508,20 +516,24 @@ static void row_hot(const struct writer *writer, const char *kind, unsigned dept
     }
     bench_table_cell(&table, "%.0f", special(writer, name) * 1e-3);
     bench_table_cell(&table, "%.2f x", special(writer, name) / special(writer, single));
+    (void)snprintf(cpu, sizeof(cpu), "%s.cpu_ns", name);
+    cell_duration(special(writer, cpu));
     cells_latency(writer, name);
 }
 
 static void write_async_hot(const struct writer *writer)
 {
-    static const char *const titles[] = {"operation", "k/s",   "of single", "p50",
-                                         "p99",       "p99.9", "longest"};
+    static const char *const titles[] = {"operation", "k/s", "of single", "cpu",
+                                         "p50",       "p99", "p99.9",     "longest"};
     static const char *const kinds[] = {"get", "put"};
 
     if (isnan(special(writer, "async-hot.get.single")))
         return;
     heading(writer, "BitKV: completion queue, values in memory");
-    paragraph(writer, "One thread. Thousands of operations a second; how long a batch takes from "
-                      "its submission to the last completion, from passes of their own.");
+    paragraph(writer,
+              "One thread. Thousands of operations a second; processor time of the thread, an "
+              "operation; how long a batch takes from "
+              "its submission to the last completion, from passes of their own.");
     headings(titles, sizeof(titles) / sizeof(titles[0]));
     for (size_t k = 0; k < 2; k++) {
         row_hot(writer, kinds[k], 0);
@@ -554,23 +566,23 @@ static void write_async_cold(const struct writer *writer)
     static const char *const titles[] = {"reads", "k/s",     "of single", "p50",       "p99",
                                          "p99.9", "longest", "cpu",       "disk bytes"};
     static const char *const ways[] = {"io_uring", "threads", "fio", "fio-direct", "fio-records"};
-    const struct bench_series *cache =
-        bench_results_find(writer->report->results, "bitkv", "async-cold.cache");
-    const struct bench_series *fio =
-        bench_results_find(writer->report->results, "bitkv", "async-cold.fio");
-    char text[1024];
+    const char *fio, *backend;
+    char text[1536];
 
     if (isnan(special(writer, "async-cold.single")))
         return;
     heading(writer, "BitKV: completion queue, values on disk");
+    fio = remark(writer, "async-cold.fio");
+    backend = remark(writer, "async-cold.backend");
     (void)snprintf(
         text, sizeof(text),
         "Random gets of 1000 bytes, none twice, so many in flight; page cache %s before "
         "each. fio: random reads of 4 KiB of the same files by io_uring, buffered, direct, "
-        "and buffered with 8 KiB for one in four, as records lie%s%s. `cpu` and `disk bytes`: of "
-        "the process, a get.",
-        cache == NULL ? "dropped" : cache->text, fio == NULL ? "" : ": ",
-        fio == NULL ? "" : fio->text);
+        "and buffered with 8 KiB for one in four, as records lie. `cpu` and `disk bytes`: "
+        "of the process, a get.%s%s%s%s%s%s",
+        remark(writer, "async-cold.cache"), *fio == '\0' ? "" : " Left out: ", fio,
+        *fio == '\0' ? "" : ".", *backend == '\0' ? "" : " Left out: ", backend,
+        *backend == '\0' ? "" : ".");
     paragraph(writer, text);
     headings(titles, sizeof(titles) / sizeof(titles[0]));
     row_cold(writer, "bitkv_get_into", "async-cold.single");

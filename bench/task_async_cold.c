@@ -18,9 +18,9 @@
 #include "fio.h"
 #include "tasks.h"
 
-#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define VALUE_SIZE 1000u
 /* One in so many records is read. */
@@ -46,8 +46,8 @@ static uint64_t bytes_read(void)
     uint64_t bytes = 0;
 
     while (file != NULL && fgets(line, sizeof(line), file) != NULL) {
-        if (sscanf(line, "read_bytes: %" SCNu64, &bytes) == 1)
-            break;
+        if (strncmp(line, "read_bytes: ", 12) == 0)
+            bytes = strtoull(line + 12, NULL, 10);
     }
     if (file != NULL)
         (void)fclose(file);

@@ -39,8 +39,8 @@ static bool pass(struct hot *hot, enum bench_order order, unsigned depth, bool t
     struct bench_histogram *histogram = timed ? &hot->histogram : NULL;
     struct bench_op *ops;
     size_t count;
-    char name[64];
-    uint64_t start_ns;
+    char name[64], cpu_name[96];
+    uint64_t start_ns, cpu_ns;
     bool done;
 
     if (!bench_workload_order(&hot->async.workload, order, hot->options->keys, 1, &ops, &count))
@@ -52,21 +52,24 @@ static bool pass(struct hot *hot, enum bench_order order, unsigned depth, bool t
         warm(hot->options);
     }
     hot->histogram = (struct bench_histogram){0};
+    cpu_ns = bench_cpu_ns(CLOCK_THREAD_CPUTIME_ID);
     start_ns = bench_now_ns();
     done = depth == 0
                ? bench_async_single(&hot->async, ops, count, BITKV_DURABILITY_DEFAULT, histogram)
                : bench_async_batches(&hot->async, ops, count, depth, histogram);
+    cpu_ns = bench_cpu_ns(CLOCK_THREAD_CPUTIME_ID) - cpu_ns;
     if (depth == 0)
         (void)snprintf(name, sizeof(name), "async-hot.%s.single", what);
     else
         (void)snprintf(name, sizeof(name), "async-hot.%s.%u", what, depth);
-    if (done && timed)
+    if (done && timed) {
         bench_async_report_latency(name, &hot->histogram);
-    else if (done)
+        bench_async_report_wrong(&hot->async, name);
+    } else if (done) {
         bench_async_report_rate(&hot->async, name, count, start_ns);
-    if (hot->async.wrong != 0)
-        bench_report_wrong(hot->async.wrong, name);
-    hot->async.wrong = 0;
+        (void)snprintf(cpu_name, sizeof(cpu_name), "%s.cpu_ns", name);
+        bench_report_figure(cpu_name, (double)cpu_ns / (double)count);
+    }
     free(ops);
     return done;
 }
