@@ -440,7 +440,7 @@ void bkv_pending_sync(bitkv_cq *cq, struct bitkv *db, const bitkv_op *op, uint64
     pending->waiters = waiters;
     pending->waiter_count = count;
     atomic_store_explicit(&pending->left, count + 1, memory_order_relaxed); /* we, too */
-    uint32_t over = 1; /* we are */
+    uint32_t over = 1;                                                      /* we are */
     for (uint32_t i = 0; i < count; i++) {
         struct bkv_partition *p = db->partitions[i];
         uint64_t position = bkv_partition_position(p);

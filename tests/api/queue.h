@@ -25,10 +25,10 @@ static struct {
     _Atomic bool all_cold;
     _Atomic bool hold_reads; /* of the pool's threads */
     _Atomic bool hold_syncs;
-    _Atomic int fail_reads; /* an errno, of the pool's threads */
-    _Atomic int fail_syncs; /* an errno */
+    _Atomic int fail_reads;   /* an errno, of the pool's threads */
+    _Atomic int fail_syncs;   /* an errno */
     _Atomic unsigned sync_ms; /* what one takes: none is really made, since no power is cut */
-    _Atomic unsigned held;  /* calls that wait */
+    _Atomic unsigned held;    /* calls that wait */
     _Atomic unsigned syncs;
     _Atomic unsigned pool_reads;
     _Atomic unsigned ring_reads;

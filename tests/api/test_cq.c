@@ -175,15 +175,17 @@ static void what_is_wrong_is_its_own_completions(void **state)
             {.kind = BITKV_OP_EXISTS, .key = "k", .key_size = 0},
             {.kind = BITKV_OP_PUT, .key = NULL, .key_size = 1},
             {.kind = BITKV_OP_PUT, .key = "k", .key_size = 1, .value_size = 1},
-            {.kind = BITKV_OP_PUT, .key = "k", .key_size = 1, .value = "v",
+            {.kind = BITKV_OP_PUT,
+             .key = "k",
+             .key_size = 1,
+             .value = "v",
              .value_size = (size_t)BITKV_VALUE_SIZE_MAX + 1},
-            {.kind = BITKV_OP_PUT, .key = "k", .key_size = 1,
-             .durability = (bitkv_durability)77},
+            {.kind = BITKV_OP_PUT, .key = "k", .key_size = 1, .durability = (bitkv_durability)77},
             {.kind = BITKV_OP_DEL, .key = "k", .key_size = SIZE_MAX},
         };
         static const char *const texts[] = {
-            "bitkv_op_kind", "bitkv_op_kind", "bitkv_op_kind", "flags 0x4", "NULL",
-            "1 to",          "1 to",          "buffer is NULL", "1 to",     "NULL",
+            "bitkv_op_kind", "bitkv_op_kind", "bitkv_op_kind",  "flags 0x4", "NULL",
+            "1 to",          "1 to",          "buffer is NULL", "1 to",      "NULL",
             "value is NULL", "value has 0",   "durability",     "1 to",
         };
         size_t count = sizeof bad / sizeof bad[0];
@@ -317,8 +319,10 @@ static void values_of_any_size(void **state)
                 assert_non_null(values[i]);
                 fill(values[i], sizes[i], i);
                 (void)snprintf(keys[i], sizeof keys[i], "%u", i);
-                ops[i] = (bitkv_op){.kind = BITKV_OP_PUT, .key = keys[i],
-                                    .key_size = strlen(keys[i]), .value = values[i],
+                ops[i] = (bitkv_op){.kind = BITKV_OP_PUT,
+                                    .key = keys[i],
+                                    .key_size = strlen(keys[i]),
+                                    .value = values[i],
                                     .value_size = sizes[i]};
                 ops[SIZES + i] = op_get(keys[i], NULL, 0);
                 ops[2 * SIZES + i] = op_get(keys[i], NULL, 0);
@@ -351,11 +355,11 @@ static void statistics_count_as_they_do_for_calls(void **state)
         bitkv_cq *cq = queue_of(db, 0);
         char got[8];
         bitkv_op batch[] = {
-            op_put("a", "1"),           op_put("b", "2"),
-            op_put("a", "3"),           op_get("a", got, sizeof got),
-            op_get("b", NULL, 0),       op_get("absent", NULL, 0),
-            op_get("a", got, 0),        op_key(BITKV_OP_EXISTS, "b"),
-            op_key(BITKV_OP_DEL, "b"),  op_key(BITKV_OP_DEL, "absent"),
+            op_put("a", "1"),          op_put("b", "2"),
+            op_put("a", "3"),          op_get("a", got, sizeof got),
+            op_get("b", NULL, 0),      op_get("absent", NULL, 0),
+            op_get("a", got, 0),       op_key(BITKV_OP_EXISTS, "b"),
+            op_key(BITKV_OP_DEL, "b"), op_key(BITKV_OP_DEL, "absent"),
         };
         reap_into(cq, done, submit_all(cq, batch, 10), 10);
         bitkv_free(done[4].value);

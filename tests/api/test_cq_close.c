@@ -106,8 +106,12 @@ static bitkv_op random_op(struct user *u)
         op.kind = BITKV_OP_SYNC;
         break;
     case 1:
-        op = (bitkv_op){.kind = BITKV_OP_PUT, .key = "other", .key_size = 5, .value = "v",
-                        .value_size = 1, .durability = BITKV_DURABILITY_SYNC};
+        op = (bitkv_op){.kind = BITKV_OP_PUT,
+                        .key = "other",
+                        .key_size = 5,
+                        .value = "v",
+                        .value_size = 1,
+                        .durability = BITKV_DURABILITY_SYNC};
         break;
     case 2:
         op.kind = BITKV_OP_EXISTS;

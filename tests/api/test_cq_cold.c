@@ -33,8 +33,11 @@ static void fill_database(bitkv *db)
 
 static bitkv_op get_of(uint32_t key)
 {
-    return (bitkv_op){.kind = BITKV_OP_GET, .key = &names[key], .key_size = sizeof(uint32_t),
-                      .buffer = got[key], .buffer_size = sizeof got[key]};
+    return (bitkv_op){.kind = BITKV_OP_GET,
+                      .key = &names[key],
+                      .key_size = sizeof(uint32_t),
+                      .buffer = got[key],
+                      .buffer_size = sizeof got[key]};
 }
 
 static void expect_key(const bitkv_completion *c, uint32_t key)

@@ -383,7 +383,8 @@ static void the_descriptor_is_readable_while_something_is_left(void **state)
     }
 }
 
-/* --- threads and processes ----------------------------------------------------------------------- */
+/* --- threads and processes -----------------------------------------------------------------------
+ */
 
 struct queue_use {
     bitkv *db;
@@ -539,7 +540,8 @@ static void a_forked_child_has_no_queue(void **state)
     }
 }
 
-/* --- options, and what serves ------------------------------------------------------------------- */
+/* --- options, and what serves -------------------------------------------------------------------
+ */
 
 static void options_have_bounds(void **state)
 {

@@ -54,8 +54,8 @@ static struct worker workers[THREADS];
 #define expect(w, condition)                                                                       \
     do {                                                                                           \
         if (!(condition) && (w)->troubles++ < 3)                                                   \
-            print_error("%s:%d: %s (thread %u, %s)\n", __FILE__, __LINE__, #condition,             \
-                        (w)->index, bitkv_error_context());                                        \
+            print_error("%s:%d: %s (thread %u, %s)\n", __FILE__, __LINE__, #condition, (w)->index, \
+                        bitkv_error_context());                                                    \
     } while (0)
 
 static size_t size_of(uint64_t number)
