@@ -200,7 +200,8 @@ static int collect_and_reap(bitkv_cq *cq, bitkv_completion *completions, size_t 
     bkv_pending_collect(cq);
     int stored = reap(cq, completions, max, taken);
     bkv_pending_flush(cq); /* what callbacks submitted */
-    if (BKV_UNLIKELY(fd >= 0) && cq->ready_count > 0)
+    if (BKV_UNLIKELY(fd >= 0) &&
+        (cq->ready_count > 0 || (cq->ring != NULL && bkv_ring_has_results(cq->ring))))
         bkv_cq_signal_user(cq);
     return stored;
 }

@@ -97,6 +97,7 @@ struct bitkv_cq {
     bool destroying; /* callbacks may not submit any more */
     uint64_t next_id;
     size_t outstanding;
+    long major_faults; /* of the owner, when a slow group was last looked at */
 
     struct bkv_ready *ready; /* a ring of `capacity` */
     uint32_t ready_first, ready_count;

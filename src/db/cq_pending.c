@@ -31,6 +31,7 @@
 #include "io/ring.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <poll.h>
 #include <stddef.h>
 #include <string.h>
@@ -39,6 +40,10 @@
 
 /* Of a read that the kernel interrupts or puts off, before a thread takes it. */
 #define RING_ATTEMPTS_MAX 8u
+
+/* Results of the ring that are taken while others wait to be reaped: those of
+ * gets from memory should not wait for a burst of reads to be verified. */
+#define RESULTS_BESIDE 4u
 
 /* What a sync may take; who cannot wait that long leaves it to the worker. */
 #define SYNC_TIME_NS 20000000
@@ -347,7 +352,8 @@ static void collect_ring(bitkv_cq *cq)
     void *user;
     int result;
     eventfd_t count;
-    while (bkv_ring_next(cq->ring, &user, &result)) {
+    unsigned most = cq->ready_count > 0 ? RESULTS_BESIDE : UINT_MAX;
+    for (unsigned n = 0; n < most && bkv_ring_next(cq->ring, &user, &result); n++) {
         if (user == cq) { /* the watch */
             cq->watching = false;
             (void)!eventfd_read(cq->event_fd, &count);

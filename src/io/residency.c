@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A table of granules beside a mapping, 16 bytes for 64 pages, made at the
- * first question.
+ * A table of granules beside a mapping, made at the first question.
  *
  * Orders: `pages` is written before `stamp` (release), and read after it
  * (acquire). Two who refresh a granule at the same time write what they saw;
@@ -18,7 +17,9 @@
 
 #include <unistd.h>
 
-#define GRANULE_PAGES 64u
+/* Few enough that asking costs a lone cold read little, many enough that the
+ * table stays small (16 bytes a granule). */
+#define GRANULE_PAGES 16u
 
 struct granule {
     _Atomic uint64_t pages; /* bit i: page i is in memory */
@@ -87,7 +88,7 @@ static uint64_t mask_of(uint64_t first, uint64_t last, uint64_t index)
     uint64_t begin = index * GRANULE_PAGES;
     uint64_t low = first > begin ? first - begin : 0;
     uint64_t high = last < begin + GRANULE_PAGES - 1 ? last - begin : GRANULE_PAGES - 1;
-    return (UINT64_MAX << low) & (UINT64_MAX >> (GRANULE_PAGES - 1 - high));
+    return (UINT64_MAX << low) & (UINT64_MAX >> (63 - high));
 }
 
 bool bkv_resident(struct bkv_mapping *mapping, uint64_t offset, uint64_t size, uint32_t stamp)
