@@ -315,6 +315,24 @@ task<void> reads_for_ever(database &db)
     }
 }
 
+/* Destroyed after the loop of the main thread. */
+struct at_the_end {
+    scratch s;
+    std::unique_ptr<database> db;
+};
+
+at_the_end &global()
+{
+    static at_the_end it;
+    return it;
+}
+
+void a_database_may_be_global()
+{
+    global().db = open_in(global().s);
+    CHECK_OK(sync_wait(global().db->put("key", "value")));
+}
+
 /* The first to end is awaited, the other destroyed where it is. */
 task<void> drops_others(database &db)
 {
@@ -362,6 +380,7 @@ int main()
         NAMED(closing_ends_what_waits_in_other_threads),
         NAMED(a_loop_that_is_destroyed_destroys_what_was_spawned),
         NAMED(a_thread_that_ends_destroys_what_was_spawned),
+        NAMED(a_database_may_be_global),
         NAMED(a_task_may_be_destroyed_while_it_waits),
     });
 }
