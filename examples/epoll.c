@@ -7,6 +7,7 @@
  */
 #include <bitkv.h>
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -98,6 +99,8 @@ int main(int argc, char **argv)
     while (ticks < TICKS || bitkv_cq_pending(cq) > 0) {
         struct epoll_event events[2];
         int count = epoll_wait(epoll, events, 2, 10000);
+        if (count < 0 && errno == EINTR) /* io_uring interrupts waits, as signals do */
+            continue;
         must_system(count, "epoll_wait");
         for (int i = 0; i < count; i++) {
             unsigned long long expirations;
