@@ -50,7 +50,8 @@ static task<int> run(database &db)
     std::vector<task<result<void>>> openings;
     for (int i = 0; i < accounts; i++)
         openings.push_back(open_account(db, i));
-    for (const auto &opened : co_await when_all(std::move(openings))) {
+    auto all_opened = co_await when_all(std::move(openings));
+    for (const auto &opened : all_opened) {
         if (!opened) {
             std::cerr << "open an account: " << opened.error() << "\n";
             co_return 1;
@@ -61,7 +62,8 @@ static task<int> run(database &db)
     for (int i = 0; i < accounts; i += 2)
         payments.push_back(pay(db, i, i + 1, i % 150));
     int paid = 0;
-    for (bool done : co_await when_all(std::move(payments)))
+    auto all_paid = co_await when_all(std::move(payments));
+    for (bool done : all_paid)
         paid += done;
 
     co_await db.sync();
@@ -69,7 +71,8 @@ static task<int> run(database &db)
     for (int i = 0; i < accounts; i++)
         balances.push_back(balance(db, i));
     int sum = 0;
-    for (const auto &b : co_await when_all(std::move(balances)))
+    auto all_balances = co_await when_all(std::move(balances));
+    for (const auto &b : all_balances)
         sum += b.value_or(0);
     std::cout << paid << " payments, " << sum << " in all accounts, " << db.stats()->syncs_total
               << " syncs\n";

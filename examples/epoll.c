@@ -99,7 +99,7 @@ int main(int argc, char **argv)
     while (ticks < TICKS || bitkv_cq_pending(cq) > 0) {
         struct epoll_event events[2];
         int count = epoll_wait(epoll, events, 2, 10000);
-        if (count < 0 && errno == EINTR)
+        if (count < 0 && errno == EINTR) /* io_uring interrupts waits, as signals do */
             continue;
         must_system(count, "epoll_wait");
         for (int i = 0; i < count; i++) {

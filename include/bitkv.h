@@ -773,7 +773,8 @@ BITKV_API int bitkv_cq_cancel(bitkv_cq *cq, uint64_t id);
  * A descriptor for poll(), epoll or an event loop: readable when there may be
  * something to reap. Then call bitkv_cq_poll() until it returns 0 and nothing
  * is left to reap; it stays readable while there is. Owned by the queue; do
- * not read or close it.
+ * not read or close it. A wait for it may end early with EINTR, without a
+ * signal: io_uring completes operations in the thread that submitted them.
  * @return the descriptor; BITKV_ERR_TOO_MANY_FILES, BITKV_ERR_INVALID,
  *         BITKV_ERR_FORKED
  */

@@ -131,6 +131,7 @@ class error
     friend std::basic_ostream<Char, Traits> &operator<<(std::basic_ostream<Char, Traits> &out,
                                                         const error &e)
     {
+        // cppcheck-suppress stlcstrStream ; a wide stream takes no std::string
         return out << e.text().c_str();
     }
 
@@ -1032,8 +1033,10 @@ class event_loop
         for (int count = static_cast<int>(reap_max); count == static_cast<int>(reap_max);
              timeout_ms = 0) {
             count = bitkv_cq_wait(q.cq, done, reap_max, timeout_ms);
-            if (count < 0)
-                return total > 0 ? total : count;
+            if (count < 0) { /* a forked child: nothing comes any more */
+                q.in_flight = 0;
+                return count;
+            }
             for (int i = 0; i < count; i++) {
                 operation *o = of(done[i].user_data);
                 o->complete(done[i]);
@@ -1257,7 +1260,7 @@ class view
   public:
     view() noexcept = default;
     /** Takes over a view of the C interface. */
-    explicit view(bitkv_view v) noexcept : view_(v) {}
+    explicit view(const bitkv_view &v) noexcept : view_(v) {}
     view(view &&other) noexcept : view_(std::exchange(other.view_, bitkv_view{})) {}
     view &operator=(view &&other) noexcept
     {
@@ -1333,18 +1336,14 @@ struct nothing {
 
 /* What the kinds of operations differ in. */
 
-struct put_traits {
+template <bitkv_op_kind Kind> struct done_traits {
     using result_type = result<void>;
-    static constexpr bitkv_op_kind kind = BITKV_OP_PUT;
+    static constexpr bitkv_op_kind kind = Kind;
     static constexpr unsigned flags = 0;
     static result_type take(const bitkv_completion &)
     {
         return {};
     }
-};
-
-struct sync_traits : put_traits {
-    static constexpr bitkv_op_kind kind = BITKV_OP_SYNC;
 };
 
 template <bitkv_op_kind Kind> struct found_traits {
@@ -1357,12 +1356,12 @@ template <bitkv_op_kind Kind> struct found_traits {
     }
 };
 
-struct get_traits_base {
+template <unsigned Flags> struct get_traits_base {
     static constexpr bitkv_op_kind kind = BITKV_OP_GET;
-    static constexpr unsigned flags = 0;
+    static constexpr unsigned flags = Flags;
 };
 
-template <class Container> struct get_traits : get_traits_base {
+template <class Container> struct get_traits : get_traits_base<0> {
     using result_type = result<std::optional<Container>>;
     static result_type take(const bitkv_completion &c)
     {
@@ -1374,7 +1373,7 @@ template <class Container> struct get_traits : get_traits_base {
     }
 };
 
-struct get_into_traits : get_traits_base {
+struct get_into_traits : get_traits_base<0> {
     using result_type = result<std::optional<std::size_t>>;
     static result_type take(const bitkv_completion &c)
     {
@@ -1382,9 +1381,8 @@ struct get_into_traits : get_traits_base {
     }
 };
 
-struct get_view_traits : get_traits_base {
+struct get_view_traits : get_traits_base<BITKV_OP_VIEW> {
     using result_type = result<std::optional<view>>;
-    static constexpr unsigned flags = BITKV_OP_VIEW;
     static result_type take(const bitkv_completion &c)
     {
         if (c.status == BITKV_NOT_FOUND)
@@ -1581,7 +1579,8 @@ class database
     template <detail::bytes K, detail::bytes V>
     auto put(K &&key, V &&value, bitkv_durability durability = BITKV_DURABILITY_DEFAULT)
     {
-        return detail::database_operation<detail::put_traits, detail::held<K>, detail::held<V>>(
+        return detail::database_operation<detail::done_traits<BITKV_OP_PUT>, detail::held<K>,
+                                          detail::held<V>>(
             core_.get(), detail::hold(std::forward<K>(key)), detail::hold(std::forward<V>(value)),
             durability);
     }
@@ -1635,8 +1634,8 @@ class database
      *  bitkv_sync(). @return co_await: a result<void> */
     auto sync()
     {
-        return detail::database_operation<detail::sync_traits, detail::nothing, detail::nothing>(
-            core_.get(), {}, {});
+        return detail::database_operation<detail::done_traits<BITKV_OP_SYNC>, detail::nothing,
+                                          detail::nothing>(core_.get(), {}, {});
     }
 
     /** Statistics, at once. See bitkv_stats(). */
@@ -1723,10 +1722,10 @@ class database
 
     result<void> close_now()
     {
-        event_loop &loop = event_loop::current();
-        detail::queue *q = loop.find(core_.get());
+        event_loop *loop = event_loop::current_; /* at the program's end there may be none */
+        detail::queue *q = loop != nullptr ? loop->find(core_.get()) : nullptr;
         if (q != nullptr && q->first < q->batch.size())
-            loop.flush(*q);
+            loop->flush(*q);
         ::bitkv *handle = take_handle();
         if (handle == nullptr)
             return was_closed();
