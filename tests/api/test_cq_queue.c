@@ -529,7 +529,7 @@ static void a_forked_child_has_no_queue(void **state)
         if (child == 0)
             in_a_child(cq);
         assert_int_equal(wait_child(child), 0);
-        bitkv_completion c;
+        bitkv_completion c = {.id = 0};
         reap_into(cq, &c, first, 1);
         assert_int_equal(c.status, BITKV_OK);
         c = one(cq, op);
