@@ -230,6 +230,15 @@ static void run_special(struct bench *bench)
             (void)run_child(bench, (struct bench_child_task){.task = "growth", .engine = "bitkv"},
                             false);
         }
+        for (unsigned phase = BENCH_PHASE_FIRST_ASYNC; phase < BENCH_PHASE_COUNT; phase++) {
+            const char *task = bench_phase_names[phase];
+
+            if (!bench_wants(options, (enum bench_phase)phase))
+                continue;
+            progress(bench, "%s, run %u of %u", task, run + 1, options->special_runs);
+            (void)run_child(bench, (struct bench_child_task){.task = task, .engine = "bitkv"},
+                            false);
+        }
     }
 }
 
@@ -239,9 +248,16 @@ static int child_main(const struct bench_options *options)
         const char *name;
         int (*main)(const struct bench_options *, const struct bench_engine *);
     } tasks[] = {
-        {"standard", bench_task_standard}, {"reads", bench_task_reads},
-        {"memory", bench_task_memory},     {"reopen-fill", bench_task_reopen_fill},
-        {"reopen", bench_task_reopen},     {"growth", bench_task_growth},
+        {"standard", bench_task_standard},
+        {"reads", bench_task_reads},
+        {"memory", bench_task_memory},
+        {"reopen-fill", bench_task_reopen_fill},
+        {"reopen", bench_task_reopen},
+        {"growth", bench_task_growth},
+        {"async-hot", bench_task_async_hot},
+        {"async-cold", bench_task_async_cold},
+        {"async-synced", bench_task_async_synced},
+        {"async-mixed", bench_task_async_mixed},
     };
     const struct bench_engine *engine = bench_engine_find(options->child_engine);
 
@@ -268,6 +284,8 @@ static void count_steps(struct bench *bench, size_t engines, bool special)
                                  (unsigned)bench_wants(options, BENCH_PHASE_REOPEN_CLEAN) +
                                  2u * (unsigned)bench_wants(options, BENCH_PHASE_REOPEN_KILL) +
                                  (unsigned)bench_wants(options, BENCH_PHASE_GROWTH));
+    for (unsigned phase = BENCH_PHASE_FIRST_ASYNC; phase < BENCH_PHASE_COUNT; phase++)
+        bench->steps += options->special_runs * bench_wants(options, (enum bench_phase)phase);
 }
 
 static bool make_base(struct bench *bench)

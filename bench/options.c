@@ -11,11 +11,14 @@
 #include <string.h>
 
 const char *const bench_phase_names[BENCH_PHASE_COUNT] = {
-    "fill",  "overwrite", "get",   "miss",   "mixed95",      "mixed50",     "synced", "delete",
-    "close", "reopen",    "reads", "memory", "reopen-clean", "reopen-kill", "growth"};
+    "fill",      "overwrite",  "get",          "miss",        "mixed95",
+    "mixed50",   "synced",     "delete",       "close",       "reopen",
+    "reads",     "memory",     "reopen-clean", "reopen-kill", "growth",
+    "async-hot", "async-cold", "async-synced", "async-mixed"};
 
 #define PHASES_STANDARD ((1u << BENCH_PHASE_FIRST_SPECIAL) - 1u)
 #define PHASES_ALL      ((1u << BENCH_PHASE_COUNT) - 1u)
+#define PHASES_ASYNC    (PHASES_ALL & ~((1u << BENCH_PHASE_FIRST_ASYNC) - 1u))
 
 static const char usage[] =
     "usage: bitkv-bench [options]\n"
@@ -32,18 +35,27 @@ static const char usage[] =
     "  --threads N        phases run on one thread, and again on N (2; 1: once)\n"
     "  --runs N           repetitions; figures are medians (5)\n"
     "  --special-runs N   repetitions of the phases that are BitKV's own (3)\n"
-    "  --synced-puts N    puts of the synced phase (2,000)\n"
+    "  --synced-puts N    puts of the synced phase, and of async-synced one at a time;\n"
+    "                     more in flight, more puts (2,000)\n"
+    "  --cold-reads N     reads of each pass of async-cold, of 64 KB of data each; of\n"
+    "                     async-mixed, the cold ones (30,000)\n"
     "  --engines LIST     comma separated (all that are built, without the\n"
     "                     variants bitkv-interval and rocksdb-plain)\n"
-    "  --phases LIST      comma separated names, or `standard`, `special`, `all` (all)\n"
+    "  --phases LIST      comma separated names, or `standard`, `special`, `async` (the\n"
+    "                     special ones of completion queues), `all` (all)\n"
     "  --directory DIR    where the databases are made, and removed again (.)\n"
     "  --json FILE        write every figure there\n"
     "  --markdown FILE    write the report as Markdown there\n"
     "  --no-latency       leave out the run that times every operation\n"
     "  --seed N           of keys and order (1)\n"
-    "  --quick            100,000 keys, 1,000,000 large, 2 runs, 1 special, 200 synced\n"
+    "  --quick            100,000 keys, 1,000,000 large, 2 runs, 1 special, 200 synced,\n"
+    "                     5,000 cold\n"
     "  --list             show engines, their configuration, and phases\n"
-    "  --help             this\n";
+    "  --help             this\n"
+    "\n"
+    "The phases async-cold and async-mixed drop the page cache of the machine again\n"
+    "and again where they are permitted to (root), else that of their files only, and\n"
+    "set their reads beside those of fio if it is installed.\n";
 
 enum {
     OPT_KEYS = 256,
@@ -54,6 +66,7 @@ enum {
     OPT_RUNS,
     OPT_SPECIAL_RUNS,
     OPT_SYNCED_PUTS,
+    OPT_COLD_READS,
     OPT_ENGINES,
     OPT_PHASES,
     OPT_DIRECTORY,
@@ -81,6 +94,7 @@ static const struct option long_options[] = {
     {"runs", required_argument, NULL, OPT_RUNS},
     {"special-runs", required_argument, NULL, OPT_SPECIAL_RUNS},
     {"synced-puts", required_argument, NULL, OPT_SYNCED_PUTS},
+    {"cold-reads", required_argument, NULL, OPT_COLD_READS},
     {"engines", required_argument, NULL, OPT_ENGINES},
     {"phases", required_argument, NULL, OPT_PHASES},
     {"directory", required_argument, NULL, OPT_DIRECTORY},
@@ -140,6 +154,10 @@ static bool parse_phases(const char *list, uint32_t *phases)
         }
         if (strcmp(item, "special") == 0) {
             *phases |= PHASES_ALL & ~PHASES_STANDARD;
+            continue;
+        }
+        if (strcmp(item, "async") == 0) {
+            *phases |= PHASES_ASYNC;
             continue;
         }
         if (strcmp(item, "all") == 0) {
@@ -211,6 +229,8 @@ static bool apply(struct bench_options *options, int option, const char *argumen
         return true;
     case OPT_SYNCED_PUTS:
         return number("synced-puts", argument, 1, 1u << 31, &options->synced_puts);
+    case OPT_COLD_READS:
+        return number("cold-reads", argument, 1000, 1u << 20, &options->cold_reads);
     case OPT_ENGINES:
         options->engines = argument;
         return check_engines(argument);
@@ -236,6 +256,7 @@ static bool apply(struct bench_options *options, int option, const char *argumen
         options->runs = 2;
         options->special_runs = 1;
         options->synced_puts = 200;
+        options->cold_reads = 5000;
         return true;
     case OPT_LIST:
         options->list = true;
@@ -280,6 +301,7 @@ int bench_options_parse(struct bench_options *options, int argc, char **argv)
         .runs = 5,
         .special_runs = 3,
         .synced_puts = 2000,
+        .cold_reads = 30000,
         .seed = 1,
         .phases = PHASES_ALL,
         .directory = ".",

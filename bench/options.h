@@ -27,9 +27,14 @@ enum bench_phase {
     BENCH_PHASE_REOPEN_CLEAN,
     BENCH_PHASE_REOPEN_KILL,
     BENCH_PHASE_GROWTH,
+    BENCH_PHASE_ASYNC_HOT,
+    BENCH_PHASE_ASYNC_COLD,
+    BENCH_PHASE_ASYNC_SYNCED,
+    BENCH_PHASE_ASYNC_MIXED,
     BENCH_PHASE_COUNT
 };
 #define BENCH_PHASE_FIRST_SPECIAL BENCH_PHASE_READS
+#define BENCH_PHASE_FIRST_ASYNC   BENCH_PHASE_ASYNC_HOT
 
 extern const char *const bench_phase_names[BENCH_PHASE_COUNT];
 
@@ -42,6 +47,7 @@ struct bench_options {
     unsigned runs;
     unsigned special_runs; /* of the phases that are bitkv's own */
     uint64_t synced_puts;
+    uint64_t cold_reads; /* of each pass of async-cold */
     uint64_t seed;
     uint32_t phases;       /* bits of bench_phase */
     const char *engines;   /* comma separated; NULL for all that are built */

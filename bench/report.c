@@ -55,11 +55,11 @@ static void json_setting(FILE *stream, const struct bench_report *report)
     (void)fprintf(stream,
                   "  \"parameters\": {\"keys\": %llu, \"large_keys\": %llu, \"key_size\": %zu, "
                   "\"value_size\": %zu, \"threads\": %u, \"runs\": %u, \"special_runs\": %u, "
-                  "\"synced_puts\": %llu, \"seed\": %llu},\n",
+                  "\"synced_puts\": %llu, \"cold_reads\": %llu, \"seed\": %llu},\n",
                   (unsigned long long)options->keys, (unsigned long long)options->large_keys,
                   options->key_size, options->value_size, options->threads, options->runs,
                   options->special_runs, (unsigned long long)options->synced_puts,
-                  (unsigned long long)options->seed);
+                  (unsigned long long)options->cold_reads, (unsigned long long)options->seed);
 }
 
 static void json_engines(FILE *stream, const struct bench_report *report)
@@ -100,6 +100,8 @@ static const char *unit_of(const char *name)
         return "s";
     if (strncmp(name, "cpu.", 4) == 0)
         return "ns";
+    if (strncmp(name, "async-", 6) == 0 && (strstr(name, "_ns") != NULL || strstr(name, "_bytes")))
+        return "as named";
     if (strncmp(name, "memory.", 7) == 0 || strncmp(name, "reopen-", 7) == 0 ||
         strncmp(name, "growth.", 7) == 0)
         return "as named";

@@ -472,6 +472,194 @@ static void write_growth(const struct writer *writer)
     print_table(writer);
 }
 
+static void headings(const char *const *texts, size_t count)
+{
+    bench_table_clear(&table);
+    bench_table_row(&table);
+    for (size_t i = 0; i < count; i++)
+        bench_table_cell(&table, "%s", texts[i]);
+}
+
+/* Percentiles of a figure, as four cells. */
+static void cells_latency(const struct writer *writer, const char *name)
+{
+    static const char *const figures[] = {"p50_ns", "p99_ns", "p999_ns", "max_ns"};
+
+    for (size_t f = 0; f < sizeof(figures) / sizeof(figures[0]); f++) {
+        char figure[96];
+
+        (void)snprintf(figure, sizeof(figure), "%s.%s", name, figures[f]);
+        cell_duration(special(writer, figure));
+    }
+}
+
+/* What the phase had to say; "" if nothing. */
+static const char *remark(const struct writer *writer, const char *name)
+{
+    const struct bench_series *series = bench_results_find(writer->report->results, "bitkv", name);
+
+    return series == NULL ? "" : series->text;
+}
+
+static void row_hot(const struct writer *writer, const char *kind, unsigned depth)
+{
+    char name[64], single[64], cpu[96];
+
+    (void)snprintf(single, sizeof(single), "async-hot.%s.single", kind);
+    (void)snprintf(name, sizeof(name), "async-hot.%s.%u", kind, depth);
+    bench_table_row(&table);
+    if (depth == 0) {
+        (void)snprintf(name, sizeof(name), "%s", single);
+        bench_table_cell(&table, "%s, a call each", kind);
+    } else {
+        bench_table_cell(&table, "%s, batches of %u", kind, depth);
+    }
+    bench_table_cell(&table, "%.0f", special(writer, name) * 1e-3);
+    bench_table_cell(&table, "%.2f x", special(writer, name) / special(writer, single));
+    (void)snprintf(cpu, sizeof(cpu), "%s.cpu_ns", name);
+    cell_duration(special(writer, cpu));
+    cells_latency(writer, name);
+}
+
+static void write_async_hot(const struct writer *writer)
+{
+    static const char *const titles[] = {"operation", "k/s", "of single", "cpu",
+                                         "p50",       "p99", "p99.9",     "longest"};
+    static const char *const kinds[] = {"get", "put"};
+
+    if (isnan(special(writer, "async-hot.get.single")))
+        return;
+    heading(writer, "BitKV: completion queue, values in memory");
+    paragraph(writer,
+              "One thread. Thousands of operations a second; processor time of the thread, an "
+              "operation; how long a batch takes from "
+              "its submission to the last completion, from passes of their own.");
+    headings(titles, sizeof(titles) / sizeof(titles[0]));
+    for (size_t k = 0; k < 2; k++) {
+        row_hot(writer, kinds[k], 0);
+        for (unsigned i = 0; bench_async_hot_depths[i] != 0; i++)
+            row_hot(writer, kinds[k], bench_async_hot_depths[i]);
+    }
+    print_table(writer);
+}
+
+static void row_cold(const struct writer *writer, const char *title, const char *name)
+{
+    char figure[96];
+
+    if (isnan(special(writer, name)))
+        return;
+    bench_table_row(&table);
+    bench_table_cell(&table, "%s", title);
+    cell_number(special(writer, name) * 1e-3);
+    bench_table_cell(&table, "%.2f x",
+                     special(writer, name) / special(writer, "async-cold.single"));
+    cells_latency(writer, name);
+    (void)snprintf(figure, sizeof(figure), "%s.cpu_ns", name);
+    cell_duration(special(writer, figure));
+    (void)snprintf(figure, sizeof(figure), "%s.disk_bytes", name);
+    cell_number(special(writer, figure));
+}
+
+static void write_async_cold(const struct writer *writer)
+{
+    static const char *const titles[] = {"reads", "k/s",     "of single", "p50",       "p99",
+                                         "p99.9", "longest", "cpu",       "disk bytes"};
+    static const char *const ways[] = {"io_uring", "threads", "fio", "fio-direct", "fio-records"};
+    const char *fio, *backend;
+    char text[1536];
+
+    if (isnan(special(writer, "async-cold.single")))
+        return;
+    heading(writer, "BitKV: completion queue, values on disk");
+    fio = remark(writer, "async-cold.fio");
+    backend = remark(writer, "async-cold.backend");
+    (void)snprintf(
+        text, sizeof(text),
+        "Random gets of 1000 bytes, none twice, so many in flight; page cache %s before "
+        "each. fio: random reads of 4 KiB of the same files by io_uring, buffered, direct, "
+        "and buffered with 8 KiB for one in four, as records lie. `cpu` and `disk bytes`: "
+        "of the process, a get.%s%s%s%s%s%s",
+        remark(writer, "async-cold.cache"), *fio == '\0' ? "" : " Left out: ", fio,
+        *fio == '\0' ? "" : ".", *backend == '\0' ? "" : " Left out: ", backend,
+        *backend == '\0' ? "" : ".");
+    paragraph(writer, text);
+    headings(titles, sizeof(titles) / sizeof(titles[0]));
+    row_cold(writer, "bitkv_get_into", "async-cold.single");
+    for (size_t w = 0; w < sizeof(ways) / sizeof(ways[0]); w++) {
+        for (unsigned i = 0; bench_async_cold_depths[i] != 0; i++) {
+            char title[64], name[64];
+
+            (void)snprintf(title, sizeof(title), "%s, %u", ways[w], bench_async_cold_depths[i]);
+            (void)snprintf(name, sizeof(name), "async-cold.%s.%u", ways[w],
+                           bench_async_cold_depths[i]);
+            row_cold(writer, title, name);
+        }
+    }
+    print_table(writer);
+}
+
+static void write_async_synced(const struct writer *writer)
+{
+    static const char *const titles[] = {"puts", "k/s", "of one", "p50", "p99", "p99.9", "longest"};
+
+    if (isnan(special(writer, "async-synced.put_with")))
+        return;
+    heading(writer, "BitKV: completion queue, synced puts");
+    paragraph(writer, "One thread, BITKV_DURABILITY_SYNC: one call at a time, and so many in "
+                      "flight. Times from submission to reaping.");
+    headings(titles, sizeof(titles) / sizeof(titles[0]));
+    for (unsigned i = 0; i == 0 || bench_async_synced_depths[i - 1] != 0; i++) {
+        char name[64];
+
+        bench_table_row(&table);
+        if (i == 0) {
+            (void)snprintf(name, sizeof(name), "async-synced.put_with");
+            bench_table_cell(&table, "bitkv_put_with");
+        } else {
+            (void)snprintf(name, sizeof(name), "async-synced.%u", bench_async_synced_depths[i - 1]);
+            bench_table_cell(&table, "%u in flight", bench_async_synced_depths[i - 1]);
+        }
+        cell_number(special(writer, name) * 1e-3);
+        bench_table_cell(&table, "%.2f x",
+                         special(writer, name) / special(writer, "async-synced.1"));
+        cells_latency(writer, name);
+    }
+    print_table(writer);
+}
+
+static void write_async_mixed(const struct writer *writer)
+{
+    static const char *const titles[] = {"hot gets", "hot k/s", "cold k/s", "p50",
+                                         "p99",      "p99.9",   "longest"};
+    static const char *const backends[] = {"io_uring", "threads"};
+    static const char *const ways[] = {"one", "batch"};
+
+    if (isnan(special(writer, "async-mixed.io_uring.one")) &&
+        isnan(special(writer, "async-mixed.threads.one")))
+        return;
+    heading(writer, "BitKV: values in memory while 32 others are read from disk");
+    paragraph(writer, "On the same queue; hot ones one at a time, and in batches of 32. Times of "
+                      "hot ones from submission to reaping.");
+    headings(titles, sizeof(titles) / sizeof(titles[0]));
+    for (size_t b = 0; b < 2; b++) {
+        for (size_t w = 0; w < 2; w++) {
+            char name[64], cold[96];
+
+            (void)snprintf(name, sizeof(name), "async-mixed.%s.%s", backends[b], ways[w]);
+            (void)snprintf(cold, sizeof(cold), "%s.cold", name);
+            if (isnan(special(writer, name)))
+                continue;
+            bench_table_row(&table);
+            bench_table_cell(&table, "%s, %s", ways[w], backends[b]);
+            cell_number(special(writer, name) * 1e-3);
+            cell_number(special(writer, cold) * 1e-3);
+            cells_latency(writer, name);
+        }
+    }
+    print_table(writer);
+}
+
 static void write_verdicts(const struct writer *writer)
 {
     struct bench_verdict verdicts[BENCH_VERDICTS_MAX];
@@ -543,6 +731,10 @@ void bench_report_tables(FILE *stream, const struct bench_report *report, bool m
     write_memory(&writer);
     write_reopen(&writer);
     write_growth(&writer);
+    write_async_hot(&writer);
+    write_async_cold(&writer);
+    write_async_synced(&writer);
+    write_async_mixed(&writer);
     write_verdicts(&writer);
     write_complaints(&writer);
 }

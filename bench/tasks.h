@@ -19,6 +19,17 @@ int bench_task_reopen_fill(const struct bench_options *options, const struct ben
 int bench_task_reopen(const struct bench_options *options, const struct bench_engine *engine);
 /* The longest put and get while the store grows. */
 int bench_task_growth(const struct bench_options *options, const struct bench_engine *engine);
+/* bitkv: completion queues. Values in memory, in batches; values on disk, beside
+ * fio; puts that are synced; values in memory while others come from disk. */
+int bench_task_async_hot(const struct bench_options *options, const struct bench_engine *engine);
+int bench_task_async_cold(const struct bench_options *options, const struct bench_engine *engine);
+int bench_task_async_synced(const struct bench_options *options, const struct bench_engine *engine);
+int bench_task_async_mixed(const struct bench_options *options, const struct bench_engine *engine);
+
+/* In flight; each ends with 0. */
+extern const unsigned bench_async_hot_depths[];
+extern const unsigned bench_async_cold_depths[];
+extern const unsigned bench_async_synced_depths[];
 
 struct bench_memory_setting {
     const char *name; /* of the figures: memory.NAME.* */

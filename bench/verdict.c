@@ -116,6 +116,57 @@ static void add_growth(struct verdicts *verdicts)
     }
 }
 
+/* A ratio of two of BitKV's own figures. */
+static struct bench_verdict *add_own_ratio(struct verdicts *verdicts, const char *what,
+                                           const char *figure, const char *other, double asked)
+{
+    return add(verdicts, what, true, asked,
+               median(verdicts, "bitkv", figure) / median(verdicts, "bitkv", other), "x");
+}
+
+/* Of a figure to a peer's phase, if both were part of this run. */
+static void add_peer_ratio(struct verdicts *verdicts, const char *what, const char *figure,
+                           const char *phase, double asked)
+{
+    (void)add(verdicts, what, true, asked,
+              median(verdicts, "bitkv", figure) / median(verdicts, "tkrzw", phase), "x");
+}
+
+static void add_async(struct verdicts *verdicts)
+{
+    struct bench_verdict *verdict;
+
+    (void)add_own_ratio(verdicts, "gets in batches of 32 / single", "async-hot.get.32",
+                        "async-hot.get.single", 4.0);
+    add_peer_ratio(verdicts, "gets in batches of 32 / Tkrzw", "async-hot.get.32", "get.1", 6.0);
+    (void)add_own_ratio(verdicts, "puts in batches of 32 / single", "async-hot.put.32",
+                        "async-hot.put.single", 1.0);
+    add_peer_ratio(verdicts, "puts in batches of 32 / Tkrzw, fill", "async-hot.put.32", "fill.1",
+                   2.5);
+    add_peer_ratio(verdicts, "puts in batches of 32 / Tkrzw, overwrite", "async-hot.put.32",
+                   "overwrite.1", 2.5);
+    (void)add_own_ratio(verdicts, "cold gets, 64 in flight / one call at a time",
+                        "async-cold.io_uring.64", "async-cold.single", 4.0);
+    verdict = add_own_ratio(verdicts, "cold gets, 64 in flight / fio", "async-cold.io_uring.64",
+                            "async-cold.fio.64", 0.85);
+    (void)snprintf(verdict->remark, sizeof(verdict->remark),
+                   "%.2f if fio reads two pages where a record lies on two",
+                   median(verdicts, "bitkv", "async-cold.io_uring.64") /
+                       median(verdicts, "bitkv", "async-cold.fio-records.64"));
+    (void)add_own_ratio(verdicts, "cold gets, 64 in flight, threads / io_uring",
+                        "async-cold.threads.64", "async-cold.io_uring.64", 0.5);
+    (void)add_own_ratio(verdicts, "synced puts, 64 in flight / one", "async-synced.64",
+                        "async-synced.1", 20.0);
+    verdict = add(verdicts, "hot get, 32 cold pending: p99", false, 50.0,
+                  median(verdicts, "bitkv", "async-mixed.io_uring.one.p99_ns") * 1e-3, "us");
+    (void)snprintf(verdict->remark, sizeof(verdict->remark), "on threads %.1f us",
+                   median(verdicts, "bitkv", "async-mixed.threads.one.p99_ns") * 1e-3);
+    verdict = add(verdicts, "hot gets in batches of 32, 32 cold pending: p99", false, 50.0,
+                  median(verdicts, "bitkv", "async-mixed.io_uring.batch.p99_ns") * 1e-3, "us");
+    (void)snprintf(verdict->remark, sizeof(verdict->remark), "on threads %.1f us",
+                   median(verdicts, "bitkv", "async-mixed.threads.batch.p99_ns") * 1e-3);
+}
+
 unsigned bench_verdicts(const struct bench_options *options, const struct bench_results *results,
                         struct bench_verdict *list)
 {
@@ -137,6 +188,7 @@ unsigned bench_verdicts(const struct bench_options *options, const struct bench_
     add_memory(&verdicts);
     add_reopen(&verdicts);
     add_growth(&verdicts);
+    add_async(&verdicts);
     return verdicts.count;
 }
 

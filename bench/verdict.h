@@ -5,7 +5,7 @@
 
 #include "results.h"
 
-#define BENCH_VERDICTS_MAX 40u
+#define BENCH_VERDICTS_MAX 48u
 
 struct bench_verdict {
     char what[80];

@@ -1,4 +1,4 @@
-# cmake --install: header, libraries, CMake package, pkg-config file, manual
+# cmake --install: headers, libraries, CMake package, pkg-config file, manual
 # pages and documents. The tree that comes out may be moved as a whole.
 
 include(CMakePackageConfigHelpers)
@@ -8,7 +8,7 @@ install(TARGETS bitkv_shared bitkv_static
     RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR}
     LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR}
     ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
-install(FILES include/bitkv.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
+install(FILES include/bitkv.h include/bitkv.hpp DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
 
 # --- CMake package ---------------------------------------------------------
 
@@ -77,5 +77,5 @@ install(FILES ${PROJECT_BINARY_DIR}/doc/README.md CHANGELOG.md CONTRIBUTING.md L
     DESTINATION ${CMAKE_INSTALL_DOCDIR})
 file(GLOB documents CONFIGURE_DEPENDS docs/*.md)
 install(FILES ${documents} DESTINATION ${CMAKE_INSTALL_DOCDIR}/docs)
-file(GLOB examples CONFIGURE_DEPENDS examples/*.c)
+file(GLOB examples CONFIGURE_DEPENDS examples/*.c examples/*.cpp)
 install(FILES ${examples} DESTINATION ${CMAKE_INSTALL_DOCDIR}/examples)

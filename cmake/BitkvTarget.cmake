@@ -8,6 +8,7 @@ set(bitkv_warnings
     -Wstrict-prototypes -Wmissing-prototypes
     -Wundef -Wcast-qual -Wpointer-arith -Wwrite-strings
     -Wformat=2 -Wvla)
+set(bitkv_cxx_warnings -Wall -Wextra -Wpedantic -Wshadow -Wconversion)
 
 set(bitkv_sanitizer_flags "")
 if(BITKV_SANITIZE STREQUAL "address")
@@ -31,13 +32,17 @@ function(bitkv_configure_target target)
         C_STANDARD 17
         C_STANDARD_REQUIRED ON
         C_EXTENSIONS OFF
-        C_VISIBILITY_PRESET hidden)
+        C_VISIBILITY_PRESET hidden
+        CXX_STANDARD 20
+        CXX_STANDARD_REQUIRED ON
+        CXX_EXTENSIONS OFF)
     target_compile_definitions(${target} PRIVATE
         _GNU_SOURCE
         # Assertions too dear for hot paths of a release; see src/base/assert.h.
         $<$<OR:$<CONFIG:Debug>,$<BOOL:${BITKV_SANITIZE}>>:BKV_DEBUG=1>)
     target_compile_options(${target} PRIVATE
         $<$<COMPILE_LANGUAGE:C>:${bitkv_warnings}>
+        $<$<COMPILE_LANGUAGE:CXX>:${bitkv_cxx_warnings}>
         $<$<BOOL:${BITKV_WERROR}>:-Werror>)
     if(BITKV_COVERAGE)
         target_compile_options(${target} PRIVATE --coverage -fprofile-update=atomic)

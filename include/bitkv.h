@@ -5,8 +5,9 @@
  *
  * Conventions, once for all calls:
  *
- *  1. Threads. Every function is safe from any thread. A call never runs
- *     user code on another thread, except the log callback of the options.
+ *  1. Threads. Every function is safe from any thread, but those of a
+ *     completion queue, which belongs to one. A call never runs user code on
+ *     another thread, except the log callback of the options.
  *  2. Results. Functions return `int`: ::BITKV_OK (0) on success,
  *     ::BITKV_NOT_FOUND (1) when a key is absent, and a negative
  *     ::bitkv_error on failure. Absence is never a failure and no failure is
@@ -16,16 +17,20 @@
  *     offset and system error. The library never prints.
  *  4. Strings and bytes. Keys and values are binary: any byte, length given
  *     beside them. Paths and messages are NUL-terminated.
- *  5. Ownership. The library copies what it is given before it returns. What
- *     it allocates for the caller is released with bitkv_free(), a view with
- *     bitkv_view_release(), a database with bitkv_close().
+ *  5. Ownership. The library copies what it is given before it returns
+ *     (operations of a completion queue: with ::BITKV_OP_COPY). What it
+ *     allocates for the caller is released with bitkv_free(), a view with
+ *     bitkv_view_release(), a database with bitkv_close(), a queue with
+ *     bitkv_cq_destroy().
  *  6. Failure. A call that fails leaves the database and its outputs as they
  *     were, unless its own text says otherwise.
  *  7. ABI. Handles are opaque. Every public structure that may grow begins
  *     with `struct_size`, set by its `_init` function or macro; a library
  *     accepts structures shorter than its own and takes defaults for the
  *     rest. Enumerators and field offsets never change within a soname.
- *     Reserved fields must be zero.
+ *     Reserved fields must be zero. Structures without it that callers
+ *     allocate (::bitkv_view, ::bitkv_get_item, ::bitkv_recovery, ::bitkv_op,
+ *     ::bitkv_completion) never change their layout.
  *  8. fork(). A handle belongs to the process that opened it. In a forked
  *     child every call on it returns ::BITKV_ERR_FORKED and touches nothing.
  *
@@ -392,7 +397,7 @@ BITKV_API int bitkv_get(bitkv *db, const void *key, size_t key_size, void **valu
 BITKV_API int bitkv_get_into(bitkv *db, const void *key, size_t key_size, void *buffer,
                              size_t buffer_size, size_t *value_size);
 
-/** A value in place, pinned until it is released. */
+/** A value in place, pinned until it is released. Its layout never changes. */
 typedef struct bitkv_view {
     const void *data; /**< the value; do not write; 8-byte alignment is not promised */
     size_t size;      /**< in bytes */
@@ -418,7 +423,7 @@ BITKV_API int bitkv_get_view(bitkv *db, const void *key, size_t key_size, bitkv_
  */
 BITKV_API void bitkv_view_release(bitkv_view *view);
 
-/** One key of bitkv_multi_get(). */
+/** One key of bitkv_multi_get(). Its layout never changes. */
 typedef struct bitkv_get_item {
     const void *key;    /**< in: the key */
     size_t key_size;    /**< in: in bytes */
@@ -514,7 +519,8 @@ BITKV_API int bitkv_scan(bitkv *db, unsigned flags, bitkv_scan_cb scan_cb, void 
 /* Statistics                                                          */
 /* ------------------------------------------------------------------ */
 
-/** Where recovery took the KeyDir from. */
+/** Where recovery took the KeyDir from. Its layout never changes: bitkv_statistics
+ *  has it in its midst. */
 typedef struct bitkv_recovery {
     uint64_t duration_ns;          /**< of the opening (of the longest partition) */
     uint64_t checkpoint_keys;      /**< taken from KeyDir checkpoints */
@@ -635,7 +641,7 @@ typedef enum bitkv_op_flags {
     BITKV_OP_VIEW = 2,
 } bitkv_op_flags;
 
-/** How an operation went. */
+/** How an operation went. Its layout never changes. */
 typedef struct bitkv_completion {
     uint64_t id;        /**< as counted by bitkv_cq_submit() */
     void *user_data;    /**< of the operation */
@@ -661,7 +667,8 @@ typedef struct bitkv_completion {
  */
 typedef void (*bitkv_completion_cb)(bitkv_cq *cq, const bitkv_completion *completion);
 
-/** An operation to be submitted. Zero it, then set what it needs. */
+/** An operation to be submitted. Zero it, then set what it needs. Its layout
+ *  never changes. */
 typedef struct bitkv_op {
     bitkv_op_kind kind;
     unsigned flags;     /**< of bitkv_op_flags */

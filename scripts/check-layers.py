@@ -34,8 +34,8 @@ BELOW = {
     "db": {"partition", "log", "keydir", "io", "base"},
 }
 CLIENTS = {"tools": {"log"}, "bench": set(), "examples": set()}
-PUBLIC = "bitkv.h"
-SUFFIXES = {".c", ".h", ".cc", ".hpp"}
+PUBLIC = {"bitkv.h", "bitkv.hpp"}
+SUFFIXES = {".c", ".h", ".cc", ".hpp", ".cpp"}
 
 INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*([<"])([^>"\n]+)[>"]', re.M)
 # A comment or a string or a character: whatever begins first.
@@ -87,7 +87,7 @@ def check_library(root):
         if lines > LINES_MAX:
             yield f"{name}:{lines}: more than {LINES_MAX} lines: does it have one responsibility?"
         for line, quote, path in includes(text):
-            if quote == "<" or path == PUBLIC:
+            if quote == "<" or path in PUBLIC:
                 if path.split("/")[0] in BELOW and (src / path).exists():
                     yield f"{name}:{line}: <{path}>: headers of the library stand in quotes"
                 continue
@@ -117,12 +117,12 @@ def check_clients(root):
             for line, quote, path in includes(file.read_text(encoding="utf-8")):
                 first = path.split("/")[0]
                 internal = "/" in path and first in BELOW or "src" in path.split("/")
-                if path == PUBLIC or internal and first in layers:
+                if path in PUBLIC or internal and first in layers:
                     continue
                 own = quote == '"' and ((file.parent / path).exists()
                                         or (root / folder / path).exists())
                 if internal or quote == '"' and not own:
-                    sees = " and ".join([f"<{PUBLIC}>"] + [f"src/{x}" for x in sorted(layers)])
+                    sees = " and ".join([f"<{x}>" for x in sorted(PUBLIC)] + [f"src/{x}" for x in sorted(layers)])
                     yield f'{name}:{line}: "{path}": {folder}/ sees {sees} only'
 
 

@@ -14,5 +14,5 @@ esac
 
 # shellcheck disable=SC2086 # words are meant
 find include src tools bench examples tests \
-    \( -name '*.c' -o -name '*.h' -o -name '*.cc' -o -name '*.hpp' \) -print0 2>/dev/null |
+    \( -name '*.[ch]' -o -name '*.cc' -o -name '*.[ch]pp' \) -print0 2>/dev/null |
     xargs -0 -r clang-format $mode

@@ -51,6 +51,7 @@ need_test()
     need ninja-build have ninja
     need libcmocka-dev have_pc cmocka
     need libsodium-dev have_pc libsodium
+    need libuv1-dev have_pc libuv # for an example
     need python3 have_python
     need wamerican test -s /usr/share/dict/words # the demo's tests read it
 }
@@ -67,6 +68,7 @@ bench)
     need liblmdb-dev have_header lmdb.h
     need libleveldb-dev have_cxx_header leveldb/db.h
     need librocksdb-dev have_cxx_header rocksdb/db.h
+    need fio have fio
     ;;
 coverage)
     need_test

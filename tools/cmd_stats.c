@@ -90,6 +90,11 @@ static uint64_t value_of(const bitkv_statistics *statistics, const struct field 
     return value;
 }
 
+static const char *backend_name(bitkv_backend backend)
+{
+    return backend == BITKV_BACKEND_IO_URING ? "io_uring" : "threads";
+}
+
 static const char *io_mode_name(bitkv_io_mode mode)
 {
     switch (mode) {
@@ -128,6 +133,8 @@ static json_t *statistics_json(const bitkv_statistics *statistics)
     json_object_set_new(object, "partitions", json_integer(statistics->partitions));
     json_object_set_new(object, "io_mode", json_string(io_mode_name(statistics->io_mode)));
     json_object_set_new(object, "io_mode_reason", output_json_text(statistics->io_mode_reason));
+    json_object_set_new(object, "backend", json_string(backend_name(statistics->backend)));
+    json_object_set_new(object, "backend_reason", output_json_text(statistics->backend_reason));
     json_object_set_new(object, "writes_refused", json_integer(statistics->writes_refused));
     return object;
 }
@@ -215,6 +222,9 @@ static int print_table(const struct settings *settings, const struct figures *fi
     FILE *stream = output.stream;
     fprintf(stream, "%s: %u partition%s, %s (%s)\n", settings->directory, sum->partitions,
             sum->partitions == 1 ? "" : "s", io_mode_name(sum->io_mode), sum->io_mode_reason);
+    if (settings->verbose)
+        fprintf(stream, "completion queues: %s (%s)\n", backend_name(sum->backend),
+                sum->backend_reason);
     print_heading(stream, figures);
     print_fields(stream, figures, gauges, COUNT_OF(gauges), false);
     print_percentages(stream, figures);

@@ -82,6 +82,11 @@ void *bkv_pages_map(size_t size, bool huge)
     return base + before;
 }
 
+void bkv_pages_populate(void *pages, size_t size)
+{
+    (void)madvise(pages, size, MADV_POPULATE_WRITE); /* an old kernel: faults come one by one */
+}
+
 void bkv_pages_unmap(void *pages, size_t size)
 {
     if (pages != NULL)

@@ -33,6 +33,8 @@ char *bkv_strdup(const char *text);
  * address are multiples of 2 MiB and the kernel is asked for huge pages.
  * NULL when there are none. */
 void *bkv_pages_map(size_t size, bool huge);
+/* Faults them in; what is in them stays. Advice. */
+void bkv_pages_populate(void *pages, size_t size);
 void bkv_pages_unmap(void *pages, size_t size);
 
 #endif

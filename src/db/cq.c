@@ -127,22 +127,26 @@ static void free_texts(bitkv_cq *cq)
     }
 }
 
-static struct bkv_ready take_ready(bitkv_cq *cq)
+/* Its place is free from now on, and taken again by the next completion. */
+static const struct bkv_ready *take_ready(bitkv_cq *cq)
 {
-    struct bkv_ready ready = cq->ready[cq->ready_first];
+    const struct bkv_ready *ready = &cq->ready[cq->ready_first];
     cq->ready_first = cq->ready_first + 1 < cq->capacity ? cq->ready_first + 1 : 0;
     cq->ready_count--;
     cq->outstanding--;
     return ready;
 }
 
-static void call_back(bitkv_cq *cq, const struct bkv_ready *ready)
+/* With a copy: the callback may submit, and complete in the same place. */
+static void call_back(bitkv_cq *cq, const struct bkv_ready *taken)
 {
-    if (ready->completion.status < 0)
-        bkv_error_context_set(ready->completion.error);
+    struct bkv_ready ready = *taken;
+    if (ready.completion.status < 0)
+        bkv_error_context_set(ready.completion.error);
     cq->reaping = true;
-    ready->callback(cq, &ready->completion);
+    ready.callback(cq, &ready.completion);
     cq->reaping = false;
+    bkv_mfree(ready.error);
 }
 
 /* *taken counts those with a callback, too. */
@@ -151,16 +155,15 @@ static int reap(bitkv_cq *cq, bitkv_completion *completions, size_t max, size_t 
     int stored = 0;
     free_texts(cq);
     for (*taken = 0; *taken < max && cq->ready_count > 0; ++*taken) {
-        struct bkv_ready ready = take_ready(cq);
-        if (ready.callback != NULL) {
-            call_back(cq, &ready);
-            bkv_mfree(ready.error);
+        const struct bkv_ready *ready = take_ready(cq);
+        if (ready->callback != NULL) {
+            call_back(cq, ready);
             continue;
         }
-        completions[stored++] = ready.completion;
-        if (ready.error != NULL) {
-            ready.error->next = cq->handed_out;
-            cq->handed_out = ready.error;
+        completions[stored++] = ready->completion;
+        if (BKV_UNLIKELY(ready->error != NULL)) {
+            ready->error->next = cq->handed_out;
+            cq->handed_out = ready->error;
         }
     }
     return stored;
@@ -197,7 +200,8 @@ static int collect_and_reap(bitkv_cq *cq, bitkv_completion *completions, size_t 
     bkv_pending_collect(cq);
     int stored = reap(cq, completions, max, taken);
     bkv_pending_flush(cq); /* what callbacks submitted */
-    if (BKV_UNLIKELY(fd >= 0) && cq->ready_count > 0)
+    if (BKV_UNLIKELY(fd >= 0) &&
+        (cq->ready_count > 0 || (cq->ring != NULL && bkv_ring_has_results(cq->ring))))
         bkv_cq_signal_user(cq);
     return stored;
 }
@@ -205,8 +209,13 @@ static int collect_and_reap(bitkv_cq *cq, bitkv_completion *completions, size_t 
 int bitkv_cq_poll(bitkv_cq *cq, bitkv_completion *completions, size_t max)
 {
     int rc = check_reap(cq, completions, max);
+    if (BKV_UNLIKELY(rc != BITKV_OK))
+        return rc;
     size_t taken;
-    return BKV_UNLIKELY(rc != BITKV_OK) ? rc : collect_and_reap(cq, completions, max, &taken);
+    int stored = collect_and_reap(cq, completions, max, &taken);
+    if (BKV_UNLIKELY(cq->patient != NULL))
+        bkv_pending_urge(cq);
+    return stored;
 }
 
 int bitkv_cq_wait(bitkv_cq *cq, bitkv_completion *completions, size_t max, int timeout_ms)
@@ -218,8 +227,12 @@ int bitkv_cq_wait(bitkv_cq *cq, bitkv_completion *completions, size_t max, int t
     for (;;) {
         size_t taken;
         int stored = collect_and_reap(cq, completions, max, &taken);
-        if (taken > 0 || cq->outstanding == 0 || timeout_ms == 0)
+        if (taken > 0 || cq->outstanding == 0)
             return stored;
+        if (timeout_ms == 0) {
+            bkv_pending_urge(cq);
+            return 0;
+        }
         int64_t left = -1;
         if (timeout_ms > 0) {
             uint64_t now = bkv_now_ns();
@@ -296,8 +309,7 @@ static int check_options(bitkv_cq_options *out, const bitkv_cq_options *given)
     if (given->struct_size < offsetof(bitkv_cq_options, reserved) ||
         given->struct_size > sizeof *out)
         return bkv_error(BITKV_ERR_INVALID,
-                         "queue options of %zu bytes: call "
-                         "bitkv_cq_options_init() first",
+                         "queue options of %zu bytes: call bitkv_cq_options_init() first",
                          given->struct_size);
     memcpy(out, given, given->struct_size);
     if (out->capacity < 1 || out->capacity > BKV_CQ_CAPACITY_MAX)
@@ -417,6 +429,16 @@ void bkv_cq_detach_all(struct bitkv *db)
         bkv_epoch_wait(bkv_epoch_stamp());
 }
 
+void bkv_cq_before_fork(void)
+{
+    (void)pthread_mutex_lock(&links);
+}
+
+void bkv_cq_after_fork(void)
+{
+    (void)pthread_mutex_unlock(&links);
+}
+
 int bitkv_cq_create(bitkv_cq **cq, bitkv *db, const bitkv_cq_options *options)
 {
     if (cq == NULL)
@@ -448,26 +470,25 @@ static bool thread_lives(int id)
     return true;
 }
 
-/* Of results nobody took. */
-static void discard(const bitkv_completion *c)
+/* A result that nobody took. */
+static void discard(const struct bkv_ready *ready)
 {
-    bitkv_view view = c->view;
+    bitkv_view view = ready->completion.view;
     if (view.pin != NULL)
         bitkv_view_release(&view);
+    if (ready->allocated)
+        bitkv_free(ready->completion.value);
+    bkv_mfree(ready->error);
 }
 
 static void drain(bitkv_cq *cq)
 {
     while (cq->ready_count > 0) {
-        struct bkv_ready ready = take_ready(cq);
-        if (ready.callback != NULL) {
-            call_back(cq, &ready);
-        } else {
-            discard(&ready.completion);
-            if (ready.allocated)
-                bitkv_free(ready.completion.value);
-        }
-        bkv_mfree(ready.error);
+        const struct bkv_ready *ready = take_ready(cq);
+        if (ready->callback != NULL)
+            call_back(cq, ready);
+        else
+            discard(ready);
     }
 }
 
@@ -483,16 +504,16 @@ int bitkv_cq_destroy(bitkv_cq *cq)
                                             "runs: destroy it there");
     if (cq->reaping)
         return bkv_error(BITKV_ERR_INVALID, "a callback of the queue may not destroy it");
+    cq->destroying = true;
     if (orphan)
         bkv_pending_orphan(cq);
-    cq->ending = true; /* callbacks submit no more, or it might never end */
-    do {
-        (void)bkv_pending_cancel(cq, BITKV_CQ_ALL);
+    (void)bkv_pending_cancel(cq, BITKV_CQ_ALL);
+    bkv_pending_collect(cq);
+    while (cq->pending != NULL) {
+        bkv_pending_sleep(cq, -1);
         bkv_pending_collect(cq);
-        drain(cq);
-        if (cq->pending != NULL)
-            bkv_pending_sleep(cq, -1);
-    } while (cq->outstanding > 0);
+    }
+    drain(cq);
     detach(cq);
     while (atomic_load_explicit(&cq->producers, memory_order_acquire) > 0)
         (void)sched_yield(); /* one who woke us, on its last steps */

@@ -93,10 +93,11 @@ struct bitkv_cq {
     struct bitkv *_Atomic db; /* NULL once it is closed */
     char *path;               /* of the database, for messages */
     uint32_t capacity;
-    bool reaping; /* a callback runs */
-    bool ending;  /* bitkv_cq_destroy() runs */
+    bool reaping;    /* a callback runs */
+    bool destroying; /* callbacks may not submit any more */
     uint64_t next_id;
     size_t outstanding;
+    long major_faults; /* of the owner, when a slow group was last looked at */
 
     struct bkv_ready *ready; /* a ring of `capacity` */
     uint32_t ready_first, ready_count;
@@ -105,6 +106,7 @@ struct bitkv_cq {
     struct bkv_pending *pending; /* all that wait */
     struct bkv_pending *backlog_first, *backlog_last;
     struct bkv_pending *free;
+    struct bkv_pending *patient; /* the only one, a write that we may sync ourselves */
 
     struct bkv_ring *ring; /* NULL: threads */
     bool watching;         /* the ring watches event_fd */
@@ -138,6 +140,9 @@ void bkv_cq_set_status(struct bkv_ready *ready, int status);
 struct bkv_text *bkv_text_of_error(void);
 /* Tells whoever polls the descriptor. */
 void bkv_cq_signal_user(bitkv_cq *cq);
+/* Around fork(), after it in parent and child: as bkv_mapping_before_fork(). */
+void bkv_cq_before_fork(void);
+void bkv_cq_after_fork(void);
 /* bitkv_close(): no call and no worker runs any more. */
 void bkv_cq_detach_all(struct bitkv *db);
 
@@ -158,6 +163,8 @@ void bkv_pending_write(bitkv_cq *cq, const bitkv_op *op, uint64_t id,
 /* A sync of all partitions. */
 void bkv_pending_sync(bitkv_cq *cq, struct bitkv *db, const bitkv_op *op, uint64_t id);
 
+/* The owner will not run the sync of the patient one. */
+void bkv_pending_urge(bitkv_cq *cq);
 /* Moves what has completed to `ready`. */
 void bkv_pending_collect(bitkv_cq *cq);
 /* Hands what was queued to the kernel. */

@@ -17,7 +17,8 @@
  * Failure modes: a short read goes on behind what came; EINTR and EAGAIN are
  * tried again, a few times, then a thread does it; any other error completes
  * the operation with it. No memory for a pending operation: it completes with
- * BITKV_ERR_NO_MEMORY.
+ * BITKV_ERR_NO_MEMORY, but a durable write, which is in the log already, is
+ * synced by its own thread.
  */
 #include "db/cq.h"
 
@@ -30,6 +31,7 @@
 #include "io/ring.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <poll.h>
 #include <stddef.h>
 #include <string.h>
@@ -38,6 +40,13 @@
 
 /* Of a read that the kernel interrupts or puts off, before a thread takes it. */
 #define RING_ATTEMPTS_MAX 8u
+
+/* Results of the ring that are taken while others wait to be reaped: those of
+ * gets from memory should not wait for a burst of reads to be verified. */
+#define RESULTS_BESIDE 4u
+
+/* What a sync may take; who cannot wait that long leaves it to the worker. */
+#define SYNC_TIME_NS 20000000
 
 #define CONTAINER(pointer, type, member)                                                           \
     ((type *)(void *)((char *)(pointer)-offsetof(type, member)))
@@ -95,6 +104,8 @@ static struct bkv_pending *begin_pending(bitkv_cq *cq, const bitkv_op *op, uint6
 static void end_pending(struct bkv_pending *pending)
 {
     bitkv_cq *cq = pending->cq;
+    if (cq->patient == pending)
+        cq->patient = NULL;
     if (pending->before != NULL)
         pending->before->next = pending->next;
     else
@@ -192,7 +203,9 @@ static void deliver(struct bkv_pending *pending)
         else
             bkv_partition_count_get(bkv_route(db, &pending->hash), slot, rc);
         bkv_epoch_exit(slot);
-    } else if (rc == BKV_OTHER_KEY) {
+    } else if (rc == BKV_OTHER_KEY || rc == BITKV_ERR_CORRUPT) {
+        /* If the kernel had put the read off until the descriptor was closed,
+         * that is no damage. */
         rc = bkv_error(BITKV_ERR_CLOSED, "the database was closed during the read");
     }
     bkv_cq_fill(ready, &pending->op, &sink, rc);
@@ -339,7 +352,8 @@ static void collect_ring(bitkv_cq *cq)
     void *user;
     int result;
     eventfd_t count;
-    while (bkv_ring_next(cq->ring, &user, &result)) {
+    unsigned most = cq->ready_count > 0 ? RESULTS_BESIDE : UINT_MAX;
+    for (unsigned n = 0; n < most && bkv_ring_next(cq->ring, &user, &result); n++) {
         if (user == cq) { /* the watch */
             cq->watching = false;
             (void)!eventfd_read(cq->event_fd, &count);
@@ -402,7 +416,9 @@ static void wait_for(struct bkv_pending *pending, struct bkv_waiter *waiter,
                      struct bkv_partition *partition, uint64_t position)
 {
     *waiter = (struct bkv_waiter){
-        .base = {.position = position, .done = on_synced},
+        .base = {.position = position,
+                 .done = on_synced,
+                 .patient = pending->cq->patient == pending},
         .pending = pending,
         .partition = partition,
     };
@@ -414,13 +430,17 @@ void bkv_pending_write(bitkv_cq *cq, const bitkv_op *op, uint64_t id,
 {
     struct bkv_pending *pending = begin_pending(cq, op, id);
     if (pending == NULL) {
-        complete_without_memory(cq, op, id);
+        int rc = bkv_partition_sync(partition);
+        bkv_cq_set_status(bkv_cq_complete(cq, op, id), rc);
         return;
     }
     pending->state = BKV_PENDING_SYNC;
     pending->waiters = &pending->one;
     pending->waiter_count = 1;
     atomic_store_explicit(&pending->left, 1, memory_order_relaxed);
+    /* Whoever has a descriptor may not come before it tells him to. */
+    if (cq->outstanding == 1 && atomic_load_explicit(&cq->user_fd, memory_order_relaxed) < 0)
+        cq->patient = pending;
     wait_for(pending, &pending->one, partition, position);
 }
 
@@ -523,8 +543,38 @@ static void sleep_on_descriptor(bitkv_cq *cq, int64_t timeout_ns)
         (void)!eventfd_read(cq->event_fd, &count);
 }
 
+void bkv_pending_urge(bitkv_cq *cq)
+{
+    struct bkv_pending *patient = cq->patient;
+    struct bitkv *db;
+    struct bkv_epoch_slot *slot;
+    cq->patient = NULL;
+    if (patient == NULL || bkv_cq_enter(cq, &db, &slot) != BITKV_OK)
+        return;
+    bkv_partition_sync_urge(patient->one.partition, &patient->one.base);
+    bkv_epoch_exit(slot);
+}
+
+/* Who waits for nothing but one durable write may as well run its sync: a
+ * hand-over to the worker and back costs as much as a fast device's sync. */
+static void sync_here(bitkv_cq *cq)
+{
+    struct bkv_pending *patient = cq->patient;
+    struct bitkv *db;
+    struct bkv_epoch_slot *slot;
+    cq->patient = NULL;
+    if (bkv_cq_enter(cq, &db, &slot) != BITKV_OK)
+        return; /* who closes completes it */
+    bkv_partition_sync_upto(patient->one.partition, patient->one.base.position);
+    bkv_epoch_exit(slot);
+}
+
 void bkv_pending_sleep(bitkv_cq *cq, int64_t timeout_ns)
 {
+    if (cq->patient != NULL && (timeout_ns < 0 || timeout_ns >= SYNC_TIME_NS))
+        sync_here(cq);
+    else
+        bkv_pending_urge(cq);
     uint32_t own = cq->watching ? 1 : 0; /* of the ring: the watch */
     bool ring = cq->ring != NULL && bkv_ring_in_flight(cq->ring) > own;
     if (ring && !cq->watching) {
@@ -547,8 +597,7 @@ void bkv_pending_sleep(bitkv_cq *cq, int64_t timeout_ns)
     atomic_store_explicit(&cq->sleeping, false, memory_order_relaxed);
 }
 
-/* --- canceling ---------------------------------------------------------------------------------
- */
+/* --- canceling --------------------------------------------------------------- */
 
 static void drop_from_backlog(bitkv_cq *cq, struct bkv_pending *pending)
 {
@@ -563,6 +612,24 @@ static void drop_from_backlog(bitkv_cq *cq, struct bkv_pending *pending)
         cq->backlog_last = before;
 }
 
+static bool withdraw_task(struct bkv_pending *pending, struct bitkv *db)
+{
+    struct bkv_pool *pool;
+    return bkv_backend_pool(db, &pool) == BITKV_OK && bkv_pool_withdraw(pool, &pending->task);
+}
+
+/* Those not forgotten are called; the last one of all pushes. */
+static bool withdraw_waiters(struct bkv_pending *pending)
+{
+    uint32_t forgotten = 0;
+    for (uint32_t i = 0; i < pending->waiter_count; i++) {
+        struct bkv_waiter *w = &pending->waiters[i];
+        forgotten += bkv_partition_sync_forget(w->partition, &w->base);
+    }
+    return forgotten > 0 &&
+           atomic_fetch_sub_explicit(&pending->left, forgotten, memory_order_acq_rel) == forgotten;
+}
+
 /* Takes back what nobody has begun. Without the database nothing can be: it
  * has come back, or is about to. */
 static bool withdraw(struct bkv_pending *pending)
@@ -571,20 +638,8 @@ static bool withdraw(struct bkv_pending *pending)
     struct bkv_epoch_slot *slot;
     if (bkv_cq_enter(pending->cq, &db, &slot) != BITKV_OK)
         return false;
-    bool gone;
-    if (pending->state == BKV_PENDING_POOL) {
-        struct bkv_pool *pool;
-        gone = bkv_backend_pool(db, &pool) == BITKV_OK && bkv_pool_withdraw(pool, &pending->task);
-    } else {
-        uint32_t forgotten = 0;
-        for (uint32_t i = 0; i < pending->waiter_count; i++) {
-            struct bkv_waiter *w = &pending->waiters[i];
-            forgotten += bkv_partition_sync_forget(w->partition, &w->base);
-        }
-        /* Those not forgotten are called; the last one of all pushes. */
-        gone = forgotten > 0 && atomic_fetch_sub_explicit(&pending->left, forgotten,
-                                                          memory_order_acq_rel) == forgotten;
-    }
+    bool gone =
+        pending->state == BKV_PENDING_POOL ? withdraw_task(pending, db) : withdraw_waiters(pending);
     bkv_epoch_exit(slot);
     return gone;
 }

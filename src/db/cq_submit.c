@@ -17,12 +17,15 @@
 #include "db/pipeline.h"
 
 #include <limits.h>
+#include <sys/resource.h>
 #include <time.h>
 
-/* How long the kernel's answer about pages in memory is believed: 2^8 ms. */
-#define STAMP_SHIFT 8u
+/* How long the kernel's answer about pages in memory is believed: 2^9 ms. */
+#define STAMP_SHIFT 9u
 
-/* A group that took this long has waited for the disk: then it is asked again. */
+/* A group that took this long may have waited for the disk. If the thread's
+ * major faults say so, the kernel is asked again about everything; if not, it
+ * was merely preempted. */
 #define SLOW_GROUP_MS 8u
 
 struct batch {
@@ -158,6 +161,15 @@ static void run_group(const struct batch *batch, const bitkv_op *ops, size_t cou
     }
 }
 
+static void doubt(struct batch *batch)
+{
+    struct rusage usage;
+    if (getrusage(RUSAGE_THREAD, &usage) != 0 || usage.ru_majflt == batch->cq->major_faults)
+        return;
+    batch->cq->major_faults = usage.ru_majflt;
+    atomic_fetch_add_explicit(&batch->db->residency_doubts, 1, memory_order_relaxed);
+}
+
 static void run_batch(struct batch *batch, const bitkv_op *ops, size_t count, uint64_t id)
 {
     for (size_t at = 0; at < count; at += BKV_PIPELINE) {
@@ -165,8 +177,8 @@ static void run_batch(struct batch *batch, const bitkv_op *ops, size_t count, ui
         run_group(batch, ops + at, rest < BKV_PIPELINE ? rest : BKV_PIPELINE, id + at);
         uint64_t now_ms = coarse_ms();
         if (BKV_UNLIKELY(now_ms - batch->now_ms >= SLOW_GROUP_MS)) {
-            atomic_fetch_add_explicit(&batch->db->residency_doubts, 1, memory_order_relaxed);
             batch->now_ms = now_ms;
+            doubt(batch);
             set_stamp(batch);
         }
     }
@@ -179,12 +191,14 @@ int bitkv_cq_submit(bitkv_cq *cq, const bitkv_op *ops, size_t count, uint64_t *f
         return rc;
     if (BKV_UNLIKELY(ops == NULL && count > 0))
         return bkv_error(BITKV_ERR_INVALID, "bitkv_cq_submit: no operations");
-    if (BKV_UNLIKELY(cq->ending))
-        return bkv_error(BITKV_ERR_CLOSED, "the queue is being destroyed");
+    if (BKV_UNLIKELY(cq->destroying))
+        return bkv_error(BITKV_ERR_CLOSED, "the completion queue is being destroyed");
     struct batch batch = {.cq = cq};
     rc = bkv_cq_enter(cq, &batch.db, &batch.slot);
     if (BKV_UNLIKELY(rc != BITKV_OK))
         return rc;
+    if (BKV_UNLIKELY(cq->patient != NULL))
+        bkv_pending_urge(cq);
     size_t room = cq->capacity - cq->outstanding;
     count = count < INT_MAX ? count : INT_MAX;
     size_t accepted = count < room ? count : room;

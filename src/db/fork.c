@@ -3,6 +3,8 @@
 
 #include "base/epoch.h"
 #include "base/error.h"
+#include "db/cq.h"
+#include "io/mapping.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -18,13 +20,19 @@ static uint32_t last_generation; /* goes on counting in children */
 static bool handlers_set;
 static struct bkv_fork_member *members;
 
+/* Holds what is the process's, so that no other thread is in the middle of it:
+ * the child has none that would finish. */
 static void before_fork(void)
 {
     (void)pthread_mutex_lock(&mutex);
+    bkv_cq_before_fork();
+    bkv_mapping_before_fork();
 }
 
 static void after_fork_in_parent(void)
 {
+    bkv_mapping_after_fork();
+    bkv_cq_after_fork();
     (void)pthread_mutex_unlock(&mutex);
 }
 
@@ -37,6 +45,8 @@ static void after_fork_in_child(void)
     }
     members = NULL;
     bkv_epoch_after_fork();
+    bkv_mapping_after_fork();
+    bkv_cq_after_fork();
     (void)pthread_mutex_unlock(&mutex);
 }
 

@@ -35,7 +35,6 @@
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/file.h>
 #include <sys/resource.h>
 #include <time.h>
@@ -131,31 +130,6 @@ static uint32_t cpu_count(void)
     return count < 1 ? 1 : (uint32_t)bkv_min64((uint64_t)count, BITKV_PARTITIONS_MAX);
 }
 
-static int on_data_file(void *user, const char *name)
-{
-    (void)user;
-    uint64_t id;
-    enum bkv_file_kind kind = bkv_name_parse(name, &id);
-    return kind == BKV_FILE_DATA ? BITKV_ERR_CORRUPT : BITKV_OK;
-}
-
-/* Data without a MANIFEST must not be taken for an empty directory. */
-static int refuse_data(void *user, const char *name)
-{
-    struct bkv_dir *dir = user;
-    static const char prefix[] = "partition_";
-    if (strncmp(name, prefix, sizeof prefix - 1) != 0 || strlen(name) >= BKV_NAME_SIZE)
-        return BITKV_OK;
-    const char *number = name + sizeof prefix - 1;
-    if (number[0] == '\0' || number[strspn(number, "0123456789")] != '\0')
-        return BITKV_OK;
-    int rc = bkv_dir_list(dir, name, NULL, on_data_file);
-    if (rc == BITKV_ERR_CORRUPT)
-        return bkv_error(rc, "%s has data in %s but no " BKV_MANIFEST_NAME "; restore it",
-                         dir->path, name);
-    return rc == BITKV_NOT_FOUND ? BITKV_OK : rc; /* what can't be listed may have data */
-}
-
 static int make_partitions(struct bkv_dir *dir, uint32_t count)
 {
     for (uint32_t i = 0; i < count; i++) {
@@ -204,7 +178,7 @@ static int read_or_create(struct bkv_dir *dir, const bitkv_options *options,
 {
     int rc = bkv_manifest_read(dir, manifest);
     if (rc == BITKV_NOT_FOUND) {
-        rc = bkv_dir_list(dir, NULL, dir, refuse_data);
+        rc = bkv_manifest_missing(dir);
         if (rc != BITKV_OK)
             return rc;
         if (!options->create_if_missing || options->read_only)
@@ -360,8 +334,7 @@ int bitkv_open(bitkv **out, const char *directory, const bitkv_options *options)
     return BITKV_OK;
 }
 
-/* --- closing ------------------------------------------------------------------------------------
- */
+/* --- closing ----------------------------------------------------------------- */
 
 static void wait_for_calls(struct bitkv *db)
 {

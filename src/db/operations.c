@@ -26,8 +26,7 @@ const char *bitkv_version(void)
 #undef TEXT_
 }
 
-/* --- reading ------------------------------------------------------------------------------------
- */
+/* --- reading ----------------------------------------------------------------- */
 
 static inline int get(struct bitkv *db, const void *key, size_t key_size, struct bkv_sink *sink)
 {

@@ -173,6 +173,20 @@ void bkv_sigbus_guard_release(void)
     (void)pthread_mutex_unlock(&guard_mutex);
 }
 
+/* --- fork --------------------------------------------------------------------- */
+
+void bkv_mapping_before_fork(void)
+{
+    (void)pthread_mutex_lock(&guard_mutex);
+    (void)pthread_mutex_lock(&grow_mutex);
+}
+
+void bkv_mapping_after_fork(void)
+{
+    (void)pthread_mutex_unlock(&grow_mutex);
+    (void)pthread_mutex_unlock(&guard_mutex);
+}
+
 /* --- mappings --------------------------------------------------------------- */
 
 int bkv_mapping_create_unmapped(struct bkv_mapping **out, struct bkv_file *file)

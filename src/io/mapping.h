@@ -57,4 +57,9 @@ static inline bool bkv_mapping_faulted(const struct bkv_mapping *mapping)
 int bkv_sigbus_guard_acquire(void);
 void bkv_sigbus_guard_release(void);
 
+/* Around fork(), after it in parent and child: what a lock of this file protects
+ * is whole in the child, and the lock free. */
+void bkv_mapping_before_fork(void);
+void bkv_mapping_after_fork(void);
+
 #endif

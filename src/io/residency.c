@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A table of granules beside a mapping, 16 bytes for 64 pages, made at the
- * first question.
+ * A table of granules beside a mapping, made at the first question.
  *
  * Orders: `pages` is written before `stamp` (release), and read after it
  * (acquire). Two who refresh a granule at the same time write what they saw;
@@ -18,7 +17,9 @@
 
 #include <unistd.h>
 
-#define GRANULE_PAGES 64u
+/* Few enough that asking costs a lone cold read little, many enough that the
+ * table stays small (16 bytes a granule). */
+#define GRANULE_PAGES 16u
 
 struct granule {
     _Atomic uint64_t pages; /* bit i: page i is in memory */
@@ -26,7 +27,7 @@ struct granule {
 };
 
 struct bkv_residency {
-    size_t page_size;
+    unsigned page_shift; /* pages are of 2^page_shift bytes */
     struct granule granules[];
 };
 
@@ -36,7 +37,7 @@ static struct bkv_residency *create(const struct bkv_mapping *mapping)
     size_t granules = mapping->size / page_size / GRANULE_PAGES + 1;
     struct bkv_residency *r = bkv_calloc(1, sizeof *r + granules * sizeof r->granules[0]);
     if (r != NULL)
-        r->page_size = page_size;
+        r->page_shift = (unsigned)__builtin_ctzl(page_size);
     return r;
 }
 
@@ -75,7 +76,7 @@ static uint64_t pages_of(const struct bkv_mapping *mapping, struct bkv_residency
     struct granule *g = &r->granules[index];
     if (atomic_load_explicit(&g->stamp, memory_order_acquire) == stamp)
         return atomic_load_explicit(&g->pages, memory_order_relaxed);
-    uint64_t pages = ask_kernel(mapping, r->page_size, index);
+    uint64_t pages = ask_kernel(mapping, (size_t)1 << r->page_shift, index);
     atomic_store_explicit(&g->pages, pages, memory_order_relaxed);
     atomic_store_explicit(&g->stamp, stamp, memory_order_release);
     return pages;
@@ -87,7 +88,7 @@ static uint64_t mask_of(uint64_t first, uint64_t last, uint64_t index)
     uint64_t begin = index * GRANULE_PAGES;
     uint64_t low = first > begin ? first - begin : 0;
     uint64_t high = last < begin + GRANULE_PAGES - 1 ? last - begin : GRANULE_PAGES - 1;
-    return (UINT64_MAX << low) & (UINT64_MAX >> (GRANULE_PAGES - 1 - high));
+    return (UINT64_MAX << low) & (UINT64_MAX >> (63 - high));
 }
 
 bool bkv_resident(struct bkv_mapping *mapping, uint64_t offset, uint64_t size, uint32_t stamp)
@@ -95,7 +96,7 @@ bool bkv_resident(struct bkv_mapping *mapping, uint64_t offset, uint64_t size, u
     struct bkv_residency *r = table_of(mapping);
     if (r == NULL)
         return true;
-    uint64_t first = offset / r->page_size, last = (offset + size - 1) / r->page_size;
+    uint64_t first = offset >> r->page_shift, last = (offset + size - 1) >> r->page_shift;
     for (uint64_t index = first / GRANULE_PAGES; index <= last / GRANULE_PAGES; index++) {
         uint64_t mask = mask_of(first, last, index);
         if ((pages_of(mapping, r, index, stamp) & mask) != mask)
@@ -109,7 +110,7 @@ void bkv_residency_note(struct bkv_mapping *mapping, uint64_t offset, uint64_t s
     struct bkv_residency *r = atomic_load_explicit(&mapping->residency, memory_order_acquire);
     if (r == NULL)
         return;
-    uint64_t first = offset / r->page_size, last = (offset + size - 1) / r->page_size;
+    uint64_t first = offset >> r->page_shift, last = (offset + size - 1) >> r->page_shift;
     for (uint64_t index = first / GRANULE_PAGES; index <= last / GRANULE_PAGES; index++)
         atomic_fetch_or_explicit(&r->granules[index].pages, mask_of(first, last, index),
                                  memory_order_relaxed);

@@ -4,7 +4,7 @@
  * be made at once from one that would wait for the disk.
  *
  * The kernel knows (mincore), but takes a system call to say so. So its answer
- * is kept, 64 pages at a time, for as long as the caller's stamp stays the
+ * is kept, some pages at a time, for as long as the caller's stamp stays the
  * same: some fraction of a second, and less when the caller notices that pages
  * have gone. An estimate both ways: what was thrown out since is read through
  * a page fault, what came since is read as if it were on disk.

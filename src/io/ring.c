@@ -20,9 +20,16 @@
 #include <liburing.h>
 #include <poll.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 /* Of the submission queue, besides reads: the watch and cancellations. */
 #define EXTRA_ENTRIES 8u
+
+/* Reads are handed over in portions, so that the device has something to do
+ * while the rest of a large batch is prepared: at 64 in flight 1.3 times the
+ * rate of one portion, measured with 4 and 8. */
+#define SUBMIT_READS 8u
 
 #ifndef IORING_SETUP_SINGLE_ISSUER
 #define IORING_SETUP_SINGLE_ISSUER (1U << 12)
@@ -58,14 +65,16 @@ static int set_up(struct io_uring *uring, uint32_t entries)
     return -result;
 }
 
+/* Asks for a ring of no entries: whoever may have one is told that this is none
+ * (EINVAL). Closing a real one would interrupt the host's next blocking call
+ * (EINTR), when the kernel has cleaned up after it. */
 bool bkv_ring_usable(const char **reason)
 {
-    struct io_uring uring;
-    int error = set_up(&uring, 2);
-    if (error == 0)
-        io_uring_queue_exit(&uring);
-    switch (error) {
-    case 0:
+    struct io_uring_params params = {0};
+    errno = 0;
+    (void)syscall(__NR_io_uring_setup, 0, &params);
+    switch (errno) {
+    case EINVAL:
         *reason = "the kernel grants io_uring";
         return true;
     case ENOSYS:
@@ -135,6 +144,8 @@ void bkv_ring_read(struct bkv_ring *ring, int fd, void *data, uint32_t size, uin
     struct io_uring_sqe *sqe = entry(ring);
     io_uring_prep_read(sqe, fd, data, size, offset);
     io_uring_sqe_set_data(sqe, user);
+    if (io_uring_sq_ready(&ring->uring) >= SUBMIT_READS)
+        (void)io_uring_submit(&ring->uring);
 }
 
 void bkv_ring_watch(struct bkv_ring *ring, int fd, void *user)
@@ -156,6 +167,8 @@ void bkv_ring_cancel(struct bkv_ring *ring, void *user)
 
 int bkv_ring_submit(struct bkv_ring *ring)
 {
+    if (io_uring_sq_ready(&ring->uring) == 0)
+        return 0; /* or it would enter the kernel to run what is due there */
     int result = io_uring_submit(&ring->uring);
     return result < 0 && result != -EAGAIN && result != -EBUSY && result != -EINTR ? -result : 0;
 }
@@ -188,6 +201,13 @@ bool bkv_ring_next(struct bkv_ring *ring, void **user, int *result)
             return true;
     }
     return false;
+}
+
+bool bkv_ring_has_results(const struct bkv_ring *ring)
+{
+    unsigned flags = __atomic_load_n(ring->uring.sq.kflags, __ATOMIC_RELAXED);
+    return io_uring_cq_ready(&ring->uring) > 0 ||
+           (flags & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW)) != 0;
 }
 
 void bkv_ring_wait(struct bkv_ring *ring, int64_t timeout_ns)

@@ -45,6 +45,8 @@ void bkv_ring_void(struct bkv_ring *ring);
 
 /* A result, if there is one: `result` is as of pread(2), or -errno. */
 bool bkv_ring_next(struct bkv_ring *ring, void **user, int *result);
+/* There is one, or there will be one when it is asked for. */
+bool bkv_ring_has_results(const struct bkv_ring *ring);
 /* Sleeps until there is a result, for `timeout_ns` at most (negative: no limit).
  * Submits what was queued. */
 void bkv_ring_wait(struct bkv_ring *ring, int64_t timeout_ns);

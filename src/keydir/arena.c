@@ -13,9 +13,12 @@
  * reader can be looking at them any more. The free list is last in, first
  * out: the page retired last is the one still in the cache.
  *
- * Ahead of need somebody other than the writer may map and touch the next
- * chunk (the "spare"). The two meet in one atomic word: who prepares swaps it
- * in if there is none, the writer swaps it out.
+ * Ahead of need somebody other than the writer maps the next chunk (the
+ * "spare"), at once, and faults it in when the current one runs low: a writer
+ * who has to map one himself waits behind every page fault of the process
+ * (32 ms were seen, behind a worker that faulted its tail in). The two meet in
+ * one atomic word: who prepares swaps it in if there is none, the writer swaps
+ * it out. Untouched, it takes no memory and is not counted.
  *
  * Failure modes: no memory: NULL, nothing taken. A reader that never leaves its
  * epoch section: nothing retired since becomes free and steps take new memory.
@@ -48,7 +51,20 @@
 /* Asking whether readers have left makes a system call (base/epoch.c). */
 #define RECLAIM_BATCH 8u
 
-_Static_assert(CHUNK_MAX / CHUNK_MIN < PAGE_SIZE, "a spare's size fits below its address");
+/* A spare is its address, its size in units of CHUNK_MIN, and whether it is
+ * counted: by whoever faults it in, else by the writer who takes it. */
+#define SPARE_COUNTED ((uintptr_t)PAGE_SIZE / 2u)
+_Static_assert(CHUNK_MAX / CHUNK_MIN < SPARE_COUNTED, "a spare's size fits below its flag");
+
+static void *spare_base(uintptr_t spare)
+{
+    return (void *)(spare & ~(uintptr_t)(PAGE_SIZE - 1u)); // NOLINT: packed by us
+}
+
+static size_t spare_size(uintptr_t spare)
+{
+    return (spare & (SPARE_COUNTED - 1u)) * CHUNK_MIN;
+}
 
 void bkv_arena_account(struct arena *arena, uint64_t bytes)
 {
@@ -64,12 +80,9 @@ static size_t next_chunk_size(struct arena *arena)
     return size < CHUNK_MAX ? size : CHUNK_MAX;
 }
 
-static void *map_chunk(struct arena *arena, size_t size)
+static void *map_chunk(size_t size)
 {
-    void *base = bkv_pages_map(size, size == CHUNK_MAX);
-    if (base != NULL)
-        bkv_arena_account(arena, size);
-    return base;
+    return bkv_pages_map(size, size == CHUNK_MAX);
 }
 
 static bool reserve_chunk_record(struct arena *arena)
@@ -90,23 +103,17 @@ static bool add_chunk(struct arena *arena)
 {
     if (!reserve_chunk_record(arena))
         return false;
-    size_t size = 0;
-    void *base = NULL;
-    /* acquire: the other thread's writes to the chunk come before ours. */
     uintptr_t spare = atomic_exchange_explicit(&arena->spare, 0, memory_order_acquire);
-    if (spare != 0) {
-        size = (spare & (PAGE_SIZE - 1u)) * CHUNK_MIN;
-        base = (void *)(spare & ~(uintptr_t)(PAGE_SIZE - 1u)); // NOLINT: packed by prepare_memory
-    } else {
-        size = next_chunk_size(arena);
-        base = map_chunk(arena, size);
-        if (base == NULL && size > CHUNK_MIN) {
-            size = CHUNK_MIN; /* little may be left where much is not */
-            base = map_chunk(arena, size);
-        }
-        if (base == NULL)
-            return false;
+    size_t size = spare != 0 ? spare_size(spare) : next_chunk_size(arena);
+    void *base = spare != 0 ? spare_base(spare) : map_chunk(size);
+    if (base == NULL && size > CHUNK_MIN) {
+        size = CHUNK_MIN; /* little may be left where much is not */
+        base = map_chunk(size);
     }
+    if (base == NULL)
+        return false;
+    if ((spare & SPARE_COUNTED) == 0)
+        bkv_arena_account(arena, size);
     arena->chunks[arena->chunk_count++] = (struct chunk){.base = base, .size = size};
     atomic_fetch_add_explicit(&arena->chunk_bytes, size, memory_order_relaxed);
     arena->fresh = base;
@@ -231,10 +238,8 @@ void bkv_arena_reclaim(struct arena *arena)
 void bkv_arena_destroy(struct arena *arena)
 {
     uintptr_t spare = atomic_exchange_explicit(&arena->spare, 0, memory_order_acquire);
-    if (spare != 0) {
-        size_t size = (spare & (PAGE_SIZE - 1u)) * CHUNK_MIN;
-        bkv_pages_unmap((void *)(spare & ~(uintptr_t)(PAGE_SIZE - 1u)), size); // NOLINT
-    }
+    if (spare != 0)
+        bkv_pages_unmap(spare_base(spare), spare_size(spare));
     for (uint32_t i = 0; i < arena->chunk_count; i++)
         bkv_pages_unmap(arena->chunks[i].base, arena->chunks[i].size);
     bkv_mfree(arena->chunks);
@@ -247,26 +252,32 @@ bool bkv_keydir_wants_memory(const struct bkv_keydir *kd)
     return atomic_load_explicit(&kd->arena.wanted, memory_order_relaxed);
 }
 
+static void map_spare(struct arena *arena)
+{
+    size_t size = next_chunk_size(arena);
+    void *base = map_chunk(size);
+    if (base == NULL)
+        return; /* the writer will find out */
+    uintptr_t none = 0;
+    uintptr_t spare = (uintptr_t)base | (size / CHUNK_MIN);
+    if (!atomic_compare_exchange_strong_explicit(&arena->spare, &none, spare, memory_order_release,
+                                                 memory_order_relaxed))
+        bkv_pages_unmap(base, size);
+}
+
 void bkv_keydir_prepare_memory(struct bkv_keydir *kd)
 {
     struct arena *arena = &kd->arena;
-    if (!bkv_keydir_wants_memory(kd) ||
-        atomic_load_explicit(&arena->spare, memory_order_relaxed) != 0)
+    if (atomic_load_explicit(&arena->spare, memory_order_relaxed) == 0)
+        map_spare(arena);
+    uintptr_t spare = atomic_load_explicit(&arena->spare, memory_order_relaxed);
+    if (!bkv_keydir_wants_memory(kd) || spare == 0 || (spare & SPARE_COUNTED) != 0)
         return;
-    size_t size = next_chunk_size(arena);
-    char *base = map_chunk(arena, size);
-    if (base == NULL)
-        return; /* the writer will find out */
-    for (size_t at = 0; at < size; at += PAGE_SIZE)
-        ((volatile char *)base)[at] = 0;
-    uintptr_t none = 0;
-    uintptr_t spare = (uintptr_t)base | (size / CHUNK_MIN);
-    /* release: the zeroes are there before the writer takes the chunk. */
-    if (!atomic_compare_exchange_strong_explicit(&arena->spare, &none, spare, memory_order_release,
-                                                 memory_order_relaxed)) {
-        bkv_pages_unmap(base, size);
-        bkv_arena_account(arena, 0 - (uint64_t)size);
+    /* The writer may take it at any moment: faulting in changes nothing in it. */
+    if (!atomic_compare_exchange_strong_explicit(&arena->spare, &spare, spare | SPARE_COUNTED,
+                                                 memory_order_relaxed, memory_order_relaxed))
         return;
-    }
+    bkv_arena_account(arena, spare_size(spare));
+    bkv_pages_populate(spare_base(spare), spare_size(spare));
     atomic_store_explicit(&arena->wanted, false, memory_order_relaxed);
 }

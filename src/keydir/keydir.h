@@ -133,8 +133,8 @@ void bkv_keydir_figures(const struct bkv_keydir *kd, struct bkv_keydir_figures *
 /* Whether the next chunk of memory will be needed soon: the writer may then
  * wake whoever calls prepare_memory. Anybody, any time; a relaxed load. */
 bool bkv_keydir_wants_memory(const struct bkv_keydir *kd);
-/* Anybody, one at a time, no lock: maps and faults in the next chunk, so that
- * the writer needn't. Does nothing unless it will be needed soon. */
+/* Anybody, one at a time, no lock: maps the next chunk, and faults it in if it
+ * will be needed soon, so that the writer needn't. */
 void bkv_keydir_prepare_memory(struct bkv_keydir *kd);
 
 /* ------------------------------------------------------------------ scan */

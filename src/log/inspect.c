@@ -368,8 +368,7 @@ static int inspect_checkpoint(struct inspection *in)
     return BITKV_OK;
 }
 
-/* --- partitions ---------------------------------------------------------------------------------
- */
+/* --- partitions -------------------------------------------------------------- */
 
 static int on_entry(void *user, const char *entry)
 {
@@ -453,8 +452,7 @@ static int inspect_partition(struct inspection *in, uint32_t partition)
     return rc;
 }
 
-/* --- the whole
- * ------------------------------------------------------------------------------------ */
+/* --- the whole -------------------------------------------------------------- */
 
 static int open_directory(struct inspection *in, const char *path)
 {
@@ -475,8 +473,11 @@ static int open_directory(struct inspection *in, const char *path)
 static int read_manifest(struct inspection *in)
 {
     int rc = bkv_manifest_read(&in->dir, &in->manifest);
-    if (rc == BITKV_NOT_FOUND)
-        return bkv_error(BITKV_ERR_NO_DATABASE, "%s has no " BKV_MANIFEST_NAME, in->dir.path);
+    if (rc == BITKV_NOT_FOUND) {
+        rc = bkv_manifest_missing(&in->dir);
+        if (rc == BITKV_OK)
+            return bkv_error(BITKV_ERR_NO_DATABASE, "%s has no " BKV_MANIFEST_NAME, in->dir.path);
+    }
     if (rc == BITKV_ERR_CORRUPT)
         report_context(in, BKV_MANIFEST_NAME);
     return rc;

@@ -102,3 +102,31 @@ int bkv_manifest_read(struct bkv_dir *dir, struct bkv_manifest *manifest)
     bkv_file_close(&file);
     return rc == BITKV_OK ? decode(dir, bytes, manifest) : rc;
 }
+
+static int on_data_file(void *user, const char *name)
+{
+    (void)user;
+    uint64_t id;
+    return bkv_name_parse(name, &id) == BKV_FILE_DATA ? BITKV_ERR_CORRUPT : BITKV_OK;
+}
+
+static int refuse_data(void *user, const char *name)
+{
+    struct bkv_dir *dir = user;
+    static const char prefix[] = "partition_";
+    if (strncmp(name, prefix, sizeof prefix - 1) != 0 || strlen(name) >= BKV_NAME_SIZE)
+        return BITKV_OK;
+    const char *number = name + sizeof prefix - 1;
+    if (number[0] == '\0' || number[strspn(number, "0123456789")] != '\0')
+        return BITKV_OK;
+    int rc = bkv_dir_list(dir, name, NULL, on_data_file);
+    if (rc == BITKV_ERR_CORRUPT)
+        return bkv_error(rc, "%s has data in %s but no " BKV_MANIFEST_NAME "; restore it",
+                         dir->path, name);
+    return rc == BITKV_NOT_FOUND ? BITKV_OK : rc; /* what can't be listed may have data */
+}
+
+int bkv_manifest_missing(struct bkv_dir *dir)
+{
+    return bkv_dir_list(dir, NULL, dir, refuse_data);
+}

@@ -21,5 +21,9 @@ int bkv_manifest_init(struct bkv_manifest *manifest, uint32_t partitions);
 int bkv_manifest_write(struct bkv_dir *dir, const struct bkv_manifest *manifest);
 /* BITKV_NOT_FOUND, BITKV_ERR_CORRUPT, BITKV_ERR_FORMAT, or a system error. */
 int bkv_manifest_read(struct bkv_dir *dir, struct bkv_manifest *manifest);
+/* When there is none: BITKV_OK if there are no data files either, and
+ * BITKV_ERR_CORRUPT, which names the partition, if there are: such a directory
+ * must not be taken for an empty one. */
+int bkv_manifest_missing(struct bkv_dir *dir);
 
 #endif

@@ -151,14 +151,23 @@ struct bkv_sync_waiter {
     /* Called once, by the thread that ran the sync: the worker, or a writer.
      * The waiter may be gone when it returns. */
     void (*done)(struct bkv_sync_waiter *waiter, int rc);
+    /* Leave it alone for a millisecond: who waits may well run the sync itself
+     * (bkv_partition_sync_upto()), or says when not (.._sync_urge()). */
+    bool patient;
+    uint64_t since_ns; /* of its registration */
     struct bkv_sync_waiter *next;
 };
 
 /* Where the log ends now. */
 uint64_t bkv_partition_position(struct bkv_partition *partition);
+/* Syncs in this thread; waiters up to there have been called when it returns,
+ * or are about to be. */
+void bkv_partition_sync_upto(struct bkv_partition *partition, uint64_t position);
 /* Is it durable up to there? */
 bool bkv_partition_synced(struct bkv_partition *partition, uint64_t position);
 void bkv_partition_sync_later(struct bkv_partition *partition, struct bkv_sync_waiter *waiter);
+/* It is not patient any more. No effect on one whose wait is over. */
+void bkv_partition_sync_urge(struct bkv_partition *partition, struct bkv_sync_waiter *waiter);
 /* Takes the waiter back. False: its call has been made, or is about to be. */
 bool bkv_partition_sync_forget(struct bkv_partition *partition, struct bkv_sync_waiter *waiter);
 

@@ -198,8 +198,7 @@ static int get_settled(struct bkv_partition *p, struct bkv_epoch_slot *slot,
     }
 }
 
-/* --- the operations ----------------------------------------------------------------------------
- */
+/* --- the operations ---------------------------------------------------------- */
 
 /* What is left once the KeyDir has answered. */
 static inline int read_found(const struct bkv_located *found, struct bkv_epoch_slot *slot,

@@ -316,8 +316,7 @@ static int list_files(struct bkv_recover *r)
     return rc;
 }
 
-/* --- 3: numbers --------------------------------------------------------------------------------
- */
+/* --- 3: numbers -------------------------------------------------------------- */
 
 /* Segments of the checkpoint keep the numbers that its locations have; the
  * others get the next ones. */

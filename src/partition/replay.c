@@ -220,8 +220,7 @@ static int replay_hint(struct bkv_recover *r, struct bkv_found *f, uint64_t from
     return rc;
 }
 
-/* --- how far the log was durable ---------------------------------------------------------------
- */
+/* --- how far the log was durable --------------------------------------------- */
 
 static void raise_durable(struct bkv_recover *r, struct bkv_place place)
 {

@@ -159,6 +159,7 @@ struct bkv_partition {
     _Atomic bool stopping;
     bool stop_clean;
     uint64_t sync_due_ns;     /* worker's; 0: nothing waits */
+    uint64_t serve_due_ns;    /* worker's: when patience with a waiter ends; 0: nobody has any */
     uint64_t checkpoint_tail; /* worker's: `appended` at the last checkpoint */
     bool checkpoint_valid;    /* worker's: there is one on disk that fits */
     _Atomic uint64_t checkpoint_bytes;

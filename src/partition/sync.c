@@ -25,12 +25,16 @@
  */
 #include "partition/state.h"
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "io/io.h"
 #include "log/filename.h"
 
 #include <errno.h>
 #include <fcntl.h>
+
+/* How long a patient waiter is left alone. */
+#define PATIENCE_NS 1000000u
 
 struct round {
     struct bkv_segment *first, *last; /* detached; first == NULL: nothing to sync */
@@ -166,16 +170,19 @@ static int refuse(const struct bkv_partition *p)
 static struct bkv_sync_waiter *take_waiters(struct bkv_partition *p, bool all)
 {
     uint64_t synced = atomic_load_explicit(&p->synced, memory_order_relaxed);
-    struct bkv_sync_waiter *taken = NULL, **last = &taken;
-    struct bkv_sync_waiter *left = NULL, **left_last = &left;
-    for (struct bkv_sync_waiter *w = atomic_load_explicit(&p->waiters, memory_order_relaxed);
-         w != NULL; w = w->next) {
-        struct bkv_sync_waiter ***to = all || w->position <= synced ? &last : &left_last;
-        **to = w;
-        *to = &w->next;
+    struct bkv_sync_waiter *first = atomic_load_explicit(&p->waiters, memory_order_relaxed);
+    struct bkv_sync_waiter *taken = NULL;
+    for (struct bkv_sync_waiter **link = &first; *link != NULL;) {
+        struct bkv_sync_waiter *w = *link;
+        if (!all && w->position > synced) {
+            link = &w->next;
+            continue;
+        }
+        *link = w->next;
+        w->next = taken; /* the newest came first: now it is the last */
+        taken = w;
     }
-    *last = *left_last = NULL;
-    atomic_store_explicit(&p->waiters, left, memory_order_relaxed);
+    atomic_store_explicit(&p->waiters, first, memory_order_relaxed);
     return taken;
 }
 
@@ -202,9 +209,18 @@ static void complete_waiters(struct bkv_partition *p, int rc)
 
 void bkv_partition_sync_later(struct bkv_partition *p, struct bkv_sync_waiter *waiter)
 {
+    waiter->since_ns = bkv_now_ns();
     (void)pthread_mutex_lock(&p->sync_mutex);
     waiter->next = atomic_load_explicit(&p->waiters, memory_order_relaxed);
     atomic_store_explicit(&p->waiters, waiter, memory_order_relaxed);
+    (void)pthread_mutex_unlock(&p->sync_mutex);
+    bkv_worker_wake(p);
+}
+
+void bkv_partition_sync_urge(struct bkv_partition *p, struct bkv_sync_waiter *waiter)
+{
+    (void)pthread_mutex_lock(&p->sync_mutex);
+    waiter->patient = false;
     (void)pthread_mutex_unlock(&p->sync_mutex);
     bkv_worker_wake(p);
 }
@@ -263,15 +279,21 @@ static int lead_round(struct bkv_partition *p, struct bkv_segment *full, bool ma
     return rc;
 }
 
-/* The last position that a waiter waits for; 0: nobody waits. */
+/* The last position that a waiter waits for; 0: nobody waits, or with patience
+ * only. */
 static uint64_t last_waited_for(struct bkv_partition *p)
 {
-    uint64_t last = 0;
+    uint64_t last = 0, now = bkv_now_ns();
+    p->serve_due_ns = 0;
     (void)pthread_mutex_lock(&p->sync_mutex);
     complete_waiters(p, BITKV_OK); /* a round may have run before they came */
     for (const struct bkv_sync_waiter *w = atomic_load_explicit(&p->waiters, memory_order_relaxed);
-         w != NULL; w = w->next)
-        last = w->position > last ? w->position : last;
+         w != NULL; w = w->next) {
+        if (w->patient && now - w->since_ns < PATIENCE_NS)
+            p->serve_due_ns = w->since_ns + PATIENCE_NS;
+        else
+            last = w->position > last ? w->position : last;
+    }
     (void)pthread_mutex_unlock(&p->sync_mutex);
     return last;
 }
@@ -331,6 +353,11 @@ int bkv_sync_all(struct bkv_partition *p)
 int bkv_sync_full(struct bkv_partition *p, struct bkv_segment *segment)
 {
     return own_round(p, segment, true);
+}
+
+void bkv_partition_sync_upto(struct bkv_partition *p, uint64_t position)
+{
+    (void)bkv_sync_upto(p, position); /* a failure is the waiters' */
 }
 
 int bkv_partition_sync(struct bkv_partition *p)

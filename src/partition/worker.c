@@ -125,15 +125,25 @@ static void work(struct bkv_partition *p)
         bkv_sync_serve(p); /* tells them */
 }
 
-/* Sleeps until there is work or the sync is due. */
+/* When the worker has to come again by itself; 0: never. */
+static uint64_t next_due_ns(const struct bkv_partition *p)
+{
+    uint64_t sync = p->sync_due_ns, serve = p->serve_due_ns;
+    if (sync == 0 || serve == 0)
+        return sync + serve;
+    return sync < serve ? sync : serve;
+}
+
+/* Sleeps until there is work or something is due. */
 static void rest(struct bkv_partition *p)
 {
+    uint64_t due = next_due_ns(p);
     uint64_t timeout = 0;
-    if (p->sync_due_ns != 0) {
+    if (due != 0) {
         uint64_t now = bkv_now_ns();
-        if (now >= p->sync_due_ns)
+        if (now >= due)
             return;
-        timeout = p->sync_due_ns - now;
+        timeout = due - now;
     }
     bkv_futex_wait(&p->wake, 0, timeout);
 }

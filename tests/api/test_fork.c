@@ -2,8 +2,10 @@
 /* A handle belongs to the process that opened it. */
 #include "api/fixture.h"
 
+#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <sys/syscall.h>
 
 #define check(condition)                                                                           \
@@ -237,6 +239,50 @@ static void a_view_may_be_released_in_both(void **state)
     }
 }
 
+static void open_and_close(const char *where)
+{
+    bitkv_options o = one_partition(BITKV_IO_MMAP);
+    bitkv *db;
+    bitkv_cq *cq;
+    check(bitkv_open(&db, where, &o) == BITKV_OK);
+    check(bitkv_cq_create(&cq, db, NULL) == BITKV_OK);
+    check(bitkv_cq_destroy(cq) == BITKV_OK);
+    check(bitkv_close(db) == BITKV_OK);
+}
+
+static void *keep_opening(void *stop)
+{
+    while (!atomic_load((_Atomic bool *)stop))
+        open_and_close(path);
+    return NULL;
+}
+
+/* Whatever another thread of the parent is in the middle of. */
+static void a_child_opens_while_its_parent_does(void **state)
+{
+    (void)state;
+    if (UNDER_TSAN)
+        skip();
+    _Atomic bool stop = false;
+    char other[PATH_SIZE];
+    pthread_t thread;
+    inside(other, directory, "own");
+    open_and_close(other); /* handlers are set */
+    assert_int_equal(pthread_create(&thread, NULL, keep_opening, &stop), 0);
+    for (unsigned i = 0; i < 100; i++) {
+        (void)fflush(NULL);
+        pid_t child = fork();
+        if (child == 0) {
+            (void)alarm(60);
+            open_and_close(other);
+            _exit(0);
+        }
+        assert_int_equal(wait_child(child), 0);
+    }
+    atomic_store(&stop, true);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -248,6 +294,7 @@ int main(void)
         TEST(a_child_may_open_a_database_itself),
         TEST(a_child_may_open_what_its_parent_has_closed),
         TEST(a_view_may_be_released_in_both),
+        TEST(a_child_opens_while_its_parent_does),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

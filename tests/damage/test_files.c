@@ -437,8 +437,7 @@ static void a_record_of_an_old_sequence_is_not_taken_for_new(void **state)
     lab_image_free(&image);
 }
 
-/* --- stale hints and checkpoints ----------------------------------------------------------------
- */
+/* --- stale hints and checkpoints --------------------------------------------- */
 
 static void an_older_checkpoint_of_the_same_database_is_caught_up(void **state)
 {

@@ -5,7 +5,7 @@ CMake's find_package() and pkg-config, shared and static, and, not installed,
 through add_subdirectory(). Each way a consumer is built and run.
 
 Environment: BITKV_BINARY_DIR, the build folder; BITKV_CMAKE, the cmake that
-made it; BITKV_CC, the compiler.
+made it; BITKV_CC, the compiler; BITKV_CXX, that for C++20, empty if there is none.
 """
 
 import os
@@ -20,6 +20,7 @@ ROOT = Path(os.environ.get("BITKV_SOURCE_DIR", Path(__file__).parents[2]))
 BUILD = Path(os.environ["BITKV_BINARY_DIR"])
 CMAKE = os.environ.get("BITKV_CMAKE", "cmake")
 CC = os.environ.get("BITKV_CC", "cc")
+CXX = os.environ.get("BITKV_CXX", "")
 
 CONSUMER = r"""
 #include <bitkv.h>
@@ -41,6 +42,21 @@ int main(int argc, char **argv)
     bad |= bitkv_close(db) != BITKV_OK;
     printf("%s %s\n", bad ? "bad" : "good", bitkv_version());
     return bad;
+}
+"""
+
+CXX_CONSUMER = r"""
+#include <bitkv.hpp>
+#include <cstdio>
+
+int main(int, char **argv)
+{
+    auto db = bitcask::sync_wait(bitcask::database::open({.directory = argv[1]}));
+    bool good = db.has_value() && bitcask::sync_wait(db->put("key", "value")) &&
+                bitcask::sync_wait(db->get_string("key")).value() == "value" &&
+                bitcask::sync_wait(db->close());
+    std::printf("%s %s\n", good ? "good" : "bad", bitkv_version());
+    return !good;
 }
 """
 
@@ -149,6 +165,14 @@ class Install(unittest.TestCase):
             "-static", "-o", program)
         self.assert_works(program, shared=False)
 
+    @unittest.skipUnless(CXX, "no compiler for C++20")
+    def test_the_cpp_header_comes_along(self):
+        (self.work / "app.cpp").write_text(CXX_CONSUMER)
+        program = self.work / "app"
+        run(CXX, "-std=c++20", self.work / "app.cpp", *self.pkg_config("--cflags", "--libs"),
+            "-o", program)
+        self.assert_works(program, shared=True)
+
     # --- add_subdirectory() ------------------------------------------------
 
     def subdirectory(self, *options):
@@ -179,8 +203,8 @@ class Install(unittest.TestCase):
             self.assertTrue(found.is_file(), page.name)
 
     def test_nothing_else_is_installed_as_a_header(self):
-        headers = [str(p.relative_to(self.prefix)) for p in self.prefix.rglob("*.h*")]
-        self.assertEqual(headers, ["include/bitkv.h"])
+        headers = sorted(str(p.relative_to(self.prefix)) for p in self.prefix.rglob("*.h*"))
+        self.assertEqual(headers, ["include/bitkv.h", "include/bitkv.hpp"])
 
 
 if __name__ == "__main__":

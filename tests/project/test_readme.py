@@ -18,6 +18,7 @@ ROOT = Path(os.environ.get("BITKV_SOURCE_DIR", Path(__file__).parents[2]))
 BUILD = Path(os.environ["BITKV_BINARY_DIR"])
 CMAKE = os.environ.get("BITKV_CMAKE", "cmake")
 CC = os.environ.get("BITKV_CC", "cc")
+CXX = os.environ.get("BITKV_CXX", "")  # empty: none for C++20
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 HEADER = (ROOT / "include/bitkv.h").read_text(encoding="utf-8")
@@ -65,6 +66,14 @@ class Program(unittest.TestCase):
         self.assertIn("make install", install)
         self.files = {"app.c": program}
         self.assertIn(self.shell("\n".join(rest)), blocks("text"))
+
+    @unittest.skipUnless(CXX, "no compiler for C++20")
+    def test_the_program_in_cpp_compiles_and_runs_as_printed(self):
+        program, = blocks("cpp")
+        self.files = {"app.cpp": program}
+        command, = re.findall(r"`(c\+\+ [^`]*)`", README)
+        command = command.replace("c++ ", f"'{CXX}' -Wall -Wextra -Wpedantic -Werror ", 1)
+        self.assertEqual(self.shell(f"{command}\n./a.out"), "Found: Alice\n")
 
     def test_the_commands_run_as_printed(self):
         if not (self.bin / "bitkv").exists():

@@ -14,6 +14,7 @@ STATISTICS = [
     "syncs_total", "checkpoints_total", "errors_total", "bytes_written", "keys", "live_bytes",
     "dead_bytes", "disk_bytes", "segments", "segments_open", "open_files", "keydir_bytes",
     "unsynced_bytes", "fragmentation", "recovery", "partitions", "io_mode", "io_mode_reason",
+    "backend", "backend_reason",
     "writes_refused",
 ]
 RECOVERY = [
@@ -169,6 +170,21 @@ class Check(ToolCase):
         text = self.out("check", self.db, status=DAMAGE).decode()
         self.assertIn("error: ", text)
         self.assertIn("offset ", text)
+
+    def test_data_without_a_manifest_is_a_damaged_database(self):
+        os.remove(os.path.join(self.db, "MANIFEST"))
+        text = self.out("check", self.db, status=DAMAGE).decode()
+        self.assertIn("error: MANIFEST: ", text)
+        self.assertIn("has data in partition_0 but no MANIFEST; restore it", text)
+        document = self.json("check", "--json", self.db, status=DAMAGE)
+        self.assertFalse(document["sound"])
+        self.assertEqual([f["file"] for f in document["findings"]], ["MANIFEST"])
+
+    def test_a_directory_without_data_has_no_database(self):
+        empty = os.path.join(self.db, "empty")
+        os.makedirs(os.path.join(empty, "partition_0"))
+        message = self.err("check", empty, status=FAILURE)
+        self.assertIn("no database in this directory", message)
 
     def test_check_leaves_the_files_alone(self):
         path, _ = self.data_file()

@@ -37,14 +37,16 @@ class Manual(ToolCase):
         header = read("include", "bitkv.h")
         page = read("man", "bitkv.3")
         functions = set(re.findall(r"BITKV_API [\w ]+?\*?(bitkv_\w+)\(", header))
-        functions.discard("bitkv_options_init_sized")
+        functions -= {"bitkv_options_init_sized", "bitkv_cq_options_init_sized"}
         for name in functions:
             self.assertIn(f"\n.Fn {name} ", page)
-        options = re.search(r"typedef struct bitkv_options \{(.*?)\n\} bitkv_options;", header,
-                            re.DOTALL).group(1)
-        for name in re.findall(r"^    [\w ]+[ *](\w+);", options, re.MULTILINE):
-            if name != "struct_size":
-                self.assertRegex(page, rf"Va [\w ]+ \*?{name}\b")
+        for structure in ("bitkv_options", "bitkv_statistics", "bitkv_op", "bitkv_completion"):
+            members = re.search(rf"typedef struct {structure} \{{(.*?)\n\}} {structure};", header,
+                                re.DOTALL).group(1)
+            for name in re.findall(r"^    [\w ]+[ *](\w+);", members, re.MULTILINE):
+                if name != "struct_size":
+                    with self.subTest(structure=structure, member=name):
+                        self.assertRegex(page, rf"Va (?:[\w ]+ \*?)?{name}\b")
         for name in re.findall(r"^    X\((ERR_\w+),", header, re.MULTILINE):
             self.assertIn(f"\n.It Dv BITKV_{name}\n", page)
 

@@ -1,0 +1,408 @@
+/* SPDX-License-Identifier: MIT */
+/* The promises of bitkv.hpp about databases, one by one. */
+#include "cpp/check.hpp"
+
+#include <array>
+#include <iostream>
+#include <sstream>
+#include <thread>
+
+using namespace bitcask;
+
+task<bool> other_unit_put(database &db, std::string key);
+
+/* --- the quick start --------------------------------------------------------- */
+
+namespace
+{
+
+std::string output;
+
+task<void> example(std::string directory)
+{
+    // Configure database
+    bitcask::config config{
+        .directory = directory,
+        .max_file_size = 100 * 1024 * 1024, // 100MB
+        .sync_on_write = false,             // Async writes (faster)
+        .auto_compact = true                // Background compaction
+    };
+
+    bitcask::io_config io_config{.uring_queue_depth = 2048};
+
+    // Open database with N partitions (typically = CPU cores)
+    auto db = co_await BitKV::open(config, io_config, std::thread::hardware_concurrency());
+
+    if (!db.has_value()) {
+        std::cerr << "Failed to open: " << db.error() << "\n";
+        co_return;
+    }
+
+    // Put data (string → string)
+    co_await db.value()->put("user:1001", "Alice");
+    co_await db.value()->put("user:1002", "Bob");
+
+    // Get data
+    auto result = co_await db.value()->get_string("user:1001");
+    if (result.has_value() && result.value().has_value()) {
+        output += "Found: " + result.value().value() + "\n";
+    }
+
+    // Update (overwrites previous value)
+    co_await db.value()->put("user:1001", "Alice Smith");
+
+    // Delete
+    co_await db.value()->del("user:1002");
+
+    // Binary data (vector<char>)
+    std::vector<char> binary_data = {0x01, 0x02, '\xFF', '\xFE'};
+    co_await db.value()->put("image:logo", std::move(binary_data));
+
+    // Close cleanly (important!)
+    co_await db.value()->close();
+}
+
+void the_quick_start_works()
+{
+    scratch s;
+    output.clear();
+    sync_wait(example(s.path()));
+    CHECK(output == "Found: Alice\n");
+    auto db = sync_wait(BitKV::open(config{.directory = s.path()}));
+    CHECK_OK(db);
+    CHECK(sync_wait(db->get_string("user:1001")).value() == "Alice Smith");
+    CHECK(!sync_wait(db->get_string("user:1002")).value());
+    CHECK(sync_wait(db->get("image:logo")).value() ==
+          (std::vector<char>{0x01, 0x02, '\xFF', '\xFE'}));
+}
+
+task<void> handle_errors(BitKV *db, std::string &said)
+{
+    auto result = co_await db->get("key");
+
+    if (!result.has_value()) {
+        // Handle error
+        std::ostringstream text;
+        text << "Error: " << result.error() << "\n";
+        said = text.str();
+        co_return;
+    }
+
+    if (!result.value().has_value()) {
+        // Key not found (not an error)
+        said = "Key not found\n";
+    } else {
+        // Success
+        auto value = result.value().value();
+        said.assign(value.begin(), value.end());
+    }
+}
+
+void errors_and_absence_are_told_apart()
+{
+    scratch s;
+    auto db = open_in(s);
+    std::string said;
+    sync_wait(handle_errors(db.get(), said));
+    CHECK(said == "Key not found\n");
+    CHECK_OK(sync_wait(db->put("key", "value")));
+    sync_wait(handle_errors(db.get(), said));
+    CHECK(said == "value");
+    CHECK_OK(sync_wait(db->close()));
+    sync_wait(handle_errors(db.get(), said));
+    CHECK(said.starts_with("Error: database is closing"));
+}
+
+/* --- closing ------------------------------------------------------------------- */
+
+task<result<std::unique_ptr<BitKV>>> opens_only(std::string path)
+{
+    auto db = co_await BitKV::open(config{.directory = path});
+    co_return std::move(db); // Return, don't close
+}
+
+void a_task_may_return_the_database()
+{
+    scratch s;
+    auto db = sync_wait(opens_only(s.path()));
+    CHECK_OK(sync_wait(db.value()->close()));
+}
+
+task<void> closes_itself(std::string path)
+{
+    auto db = co_await BitKV::open(config{.directory = path});
+    CHECK_OK(co_await db->put("key", "value"));
+    CHECK_OK(co_await db->close());
+    CHECK_ERROR(co_await db->put("key", "other"), BITKV_ERR_CLOSED);
+}
+
+void a_coroutine_may_close()
+{
+    scratch s;
+    sync_wait(closes_itself(s.path()));
+    auto db = open_in(s, "other");
+    event_loop &loop = event_loop::current();
+    loop.spawn(closes_itself(s.path("third")));
+    loop.run();
+    db = nullptr;
+    db = sync_wait(BitKV::open(config{.directory = s.path("third")})).value();
+    CHECK(sync_wait(db->get_string("key")).value() == "value");
+}
+
+void closing_submits_what_was_awaited_before()
+{
+    scratch s;
+    auto db = open_in(s);
+    auto [put, closed] = sync_wait(when_all(db->put("key", "value"), db->close()));
+    CHECK_OK(put);
+    CHECK_OK(closed);
+    db = open_in(s);
+    CHECK(sync_wait(db->get_string("key")).value() == "value");
+}
+
+void a_closed_database_refuses()
+{
+    scratch s;
+    auto db = open_in(s);
+    CHECK(db->handle() != nullptr);
+    CHECK_OK(sync_wait(db->close()));
+    CHECK(db->handle() == nullptr);
+    CHECK_ERROR(sync_wait(db->close()), BITKV_ERR_CLOSED);
+    CHECK_ERROR(sync_wait(db->put("k", "v")), BITKV_ERR_CLOSED);
+    CHECK_ERROR(sync_wait(db->get("k")), BITKV_ERR_CLOSED);
+    CHECK_ERROR(sync_wait(db->get_view("k")), BITKV_ERR_CLOSED);
+    CHECK_ERROR(sync_wait(db->del("k")), BITKV_ERR_CLOSED);
+    CHECK_ERROR(sync_wait(db->exists("k")), BITKV_ERR_CLOSED);
+    CHECK_ERROR(sync_wait(db->sync()), BITKV_ERR_CLOSED);
+    CHECK_ERROR(db->stats(), BITKV_ERR_CLOSED);
+    CHECK_ERROR(event_loop::current().fd(*db), BITKV_ERR_CLOSED);
+}
+
+/* --- opening --------------------------------------------------------------------- */
+
+void the_defaults_are_those_of_the_library()
+{
+    bitkv_options o;
+    bitkv_options_init(&o);
+    config c;
+    io_config io;
+    CHECK(c.max_file_size == o.max_file_size && c.sync_on_write == o.sync_on_write);
+    CHECK(c.auto_compact == o.auto_compact && c.partitions == o.partitions);
+    CHECK(c.fragmentation_threshold >= o.fragmentation_threshold &&
+          c.fragmentation_threshold <= o.fragmentation_threshold);
+    CHECK(c.create_if_missing == o.create_if_missing && c.error_if_exists == o.error_if_exists);
+    CHECK(c.read_only == o.read_only && c.strict_recovery == o.strict_recovery);
+    CHECK(c.durability == o.durability && c.sync_interval_ms == o.sync_interval_ms);
+    CHECK(c.file_mode == o.file_mode && c.directory_mode == o.directory_mode);
+    CHECK(c.io_mode == o.io_mode && c.max_open_segments == o.max_open_segments);
+    CHECK(c.checkpoint_interval_bytes == o.checkpoint_interval_bytes);
+    CHECK(c.log == o.log && c.log_user == o.log_user);
+    CHECK(io.backend == o.backend && io.io_threads == o.io_threads);
+    CHECK(io.uring_queue_depth == 2048);
+}
+
+void what_cannot_be_opened_is_an_error_with_a_context()
+{
+    scratch s;
+    auto db = sync_wait(database::open({.directory = s.path("no/where")}));
+    CHECK(!db && !db.has_value());
+    CHECK_ERROR(db, BITKV_ERR_NO_DATABASE);
+    CHECK(db.error().context().find("no") != std::string::npos);
+    CHECK(std::string(db.error().name()) == "BITKV_ERR_NO_DATABASE");
+    db = sync_wait(database::open({.directory = std::string(5000, 'd')}));
+    CHECK_ERROR(db, BITKV_ERR_INVALID);
+    db = sync_wait(database::open({.directory = s.path(), .max_file_size = 1}));
+    CHECK_ERROR(db, BITKV_ERR_INVALID);
+    db = sync_wait(database::open({.directory = s.path(), .create_if_missing = false}));
+    CHECK_ERROR(db, BITKV_ERR_NO_DATABASE);
+}
+
+void the_partitions_are_those_asked_for()
+{
+    scratch s;
+    auto db = sync_wait(database::open({.directory = s.path(), .partitions = 3}));
+    CHECK(db->stats()->partitions == 3);
+    db.value().reset();
+    db = sync_wait(database::open({.directory = s.path()}, {}, 2));
+    CHECK_ERROR(db, BITKV_ERR_PARTITION_COUNT);
+    db = sync_wait(database::open({.directory = s.path()}, {}, 3));
+    CHECK_OK(db);
+}
+
+/* --- operations -------------------------------------------------------------------- */
+
+task<void> every_type(database &db)
+{
+    /* values */
+    std::string text = "text";
+    const std::string constant = "constant";
+    std::vector<char> chars = {'a', '\0', 'b'};
+    std::vector<std::byte> bytes = {std::byte{1}, std::byte{0}};
+    std::array<unsigned char, 2> octets = {7, 8};
+    CHECK_OK(co_await db.put("literal", "value"));
+    CHECK_OK(co_await db.put("text", text));
+    CHECK_OK(co_await db.put("constant", constant));
+    CHECK_OK(co_await db.put("view", std::string_view("view")));
+    CHECK_OK(co_await db.put("chars", chars));
+    CHECK_OK(co_await db.put("bytes", bytes));
+    CHECK_OK(co_await db.put("span", std::span<const std::byte>(bytes)));
+    CHECK_OK(co_await db.put("octets", octets));
+    CHECK_OK(co_await db.put("moved", std::move(chars)));
+    CHECK_OK(co_await db.put("temporary", std::string(1000, 'x')));
+    CHECK_OK(co_await db.put("empty", ""));
+    CHECK_OK(co_await db.put("sure", "sync", BITKV_DURABILITY_SYNC));
+    CHECK(co_await other_unit_put(db, "other"));
+    CHECK((co_await db.get_string("literal")).value() == "value");
+    CHECK((co_await db.get_string("text")).value() == "text");
+    CHECK((co_await db.get_string("constant")).value() == "constant");
+    CHECK((co_await db.get_string("view")).value() == "view");
+    CHECK((co_await db.get_string("chars")).value() == std::string("a\0b", 3));
+    CHECK((co_await db.get_string("bytes")).value() == std::string("\1\0", 2));
+    CHECK((co_await db.get_string("span")).value() == std::string("\1\0", 2));
+    CHECK((co_await db.get_string("octets")).value() == "\7\10");
+    CHECK((co_await db.get_string("moved")).value() == std::string("a\0b", 3));
+    CHECK((co_await db.get_string("temporary")).value() == std::string(1000, 'x'));
+    CHECK((co_await db.get_string("empty")).value() == "");
+    CHECK((co_await db.get("empty")).value()->empty());
+    CHECK((co_await db.get_string("sure")).value() == "sync");
+    CHECK((co_await db.get_string("other")).value() == "from another unit");
+
+    /* keys */
+    CHECK_OK(co_await db.put(std::string("own"), "1"));
+    std::vector<char> key = {'k', '\0'};
+    CHECK_OK(co_await db.put(std::move(key), "2"));
+    CHECK_OK(co_await db.put(bytes, "3"));
+    CHECK((co_await db.get_string("own")).value() == "1");
+    CHECK((co_await db.get_string(std::string("k\0", 2))).value() == "2");
+    CHECK((co_await db.get_string(std::string("\1\0", 2))).value() == "3");
+}
+
+void keys_and_values_are_of_any_type()
+{
+    scratch s;
+    auto db = open_in(s);
+    sync_wait(every_type(*db));
+}
+
+void operations_may_be_kept_before_they_are_awaited()
+{
+    scratch s;
+    auto db = open_in(s);
+    auto put = db->put(std::string(100, 'k'), std::string(100, 'v'));
+    auto moved = std::move(put);
+    CHECK_OK(sync_wait(std::move(moved)));
+    CHECK(sync_wait(db->get_string(std::string(100, 'k'))).value() == std::string(100, 'v'));
+    auto never = db->put("never", "awaited");
+    CHECK(sync_wait(db->exists("never")).value() == false);
+}
+
+void reading_knows_four_ways()
+{
+    scratch s;
+    auto db = open_in(s);
+    CHECK_OK(sync_wait(db->put("key", "value")));
+    CHECK(sync_wait(db->get("key")).value() == (std::vector<char>{'v', 'a', 'l', 'u', 'e'}));
+    CHECK(sync_wait(db->get_string("key")).value() == "value");
+    auto v = sync_wait(db->get_view("key"));
+    CHECK(v.value()->string() == "value" && v.value()->size() == 5);
+    char buffer[8] = "";
+    CHECK(sync_wait(db->get_into("key", buffer)).value() == 5u);
+    CHECK(std::string(buffer, 5) == "value");
+    CHECK_ERROR(sync_wait(db->get_into("key", std::span<char>(buffer, 4))),
+                BITKV_ERR_BUFFER_TOO_SMALL);
+    CHECK_ERROR(sync_wait(db->get_into("key", {})), BITKV_ERR_BUFFER_TOO_SMALL);
+    CHECK(!sync_wait(db->get("no")).value());
+    CHECK(!sync_wait(db->get_string("no")).value());
+    CHECK(!sync_wait(db->get_view("no")).value());
+    CHECK(!sync_wait(db->get_into("no", buffer)).value());
+    view longer = std::move(*v.value());
+    CHECK_OK(sync_wait(db->close()));
+    db.reset();
+    CHECK(longer.string() == "value"); /* it outlives the database */
+    longer = view();
+}
+
+void deletes_and_exists_say_whether_the_key_was_there()
+{
+    scratch s;
+    auto db = open_in(s);
+    CHECK(sync_wait(db->exists("key")).value() == false);
+    CHECK(sync_wait(db->del("key")).value() == false);
+    CHECK_OK(sync_wait(db->put("key", "value")));
+    CHECK(sync_wait(db->exists("key")).value() == true);
+    CHECK(sync_wait(db->del("key", BITKV_DURABILITY_SYNC)).value() == true);
+    CHECK(sync_wait(db->exists("key")).value() == false);
+}
+
+void a_sync_makes_all_durable()
+{
+    scratch s;
+    auto db = open_in(s);
+    CHECK_OK(sync_wait(db->put("key", "value")));
+    CHECK(db->stats()->unsynced_bytes > 0);
+    CHECK_OK(sync_wait(db->sync()));
+    CHECK(db->stats()->unsynced_bytes == 0);
+}
+
+void statistics_count()
+{
+    scratch s;
+    auto db = open_in(s);
+    CHECK_OK(sync_wait(db->put("key", "value")));
+    CHECK_OK(sync_wait(db->get("key")));
+    CHECK_OK(sync_wait(db->get("no")));
+    auto stats = db->stats();
+    CHECK(stats->puts_total == 1 && stats->gets_total == 2 && stats->gets_miss_total == 1);
+    CHECK(db->stats(0)->keys + db->stats(1)->keys == 1);
+    CHECK_ERROR(db->stats(2), BITKV_ERR_INVALID);
+}
+
+void what_is_wrong_with_an_operation_is_in_its_error()
+{
+    scratch s;
+    auto db = open_in(s);
+    auto put = sync_wait(db->put("", "value"));
+    CHECK_ERROR(put, BITKV_ERR_INVALID);
+    CHECK(put.error().context().find("key") != std::string::npos);
+    CHECK_ERROR(sync_wait(db->get(std::string(BITKV_KEY_SIZE_MAX + 1, 'k'))), BITKV_ERR_INVALID);
+    db.reset();
+    auto reader = sync_wait(database::open({.directory = s.path(), .read_only = true}));
+    CHECK_ERROR(sync_wait(reader->put("key", "value")), BITKV_ERR_READ_ONLY);
+}
+
+void the_environment_rules_the_backend()
+{
+    scratch s;
+    auto db = open_in(s);
+    const char *wanted = std::getenv("BITKV_BACKEND");
+    if (wanted != nullptr && std::string(wanted) == "threads")
+        CHECK(db->stats()->backend == BITKV_BACKEND_THREADS);
+    db = sync_wait(database::open({.directory = s.path("t")}, {.backend = BITKV_BACKEND_THREADS}))
+             .value();
+    CHECK(db->stats()->backend == BITKV_BACKEND_THREADS);
+}
+
+} // namespace
+
+int main()
+{
+    return run_tests({
+        NAMED(the_quick_start_works),
+        NAMED(errors_and_absence_are_told_apart),
+        NAMED(a_task_may_return_the_database),
+        NAMED(a_coroutine_may_close),
+        NAMED(closing_submits_what_was_awaited_before),
+        NAMED(a_closed_database_refuses),
+        NAMED(the_defaults_are_those_of_the_library),
+        NAMED(what_cannot_be_opened_is_an_error_with_a_context),
+        NAMED(the_partitions_are_those_asked_for),
+        NAMED(keys_and_values_are_of_any_type),
+        NAMED(operations_may_be_kept_before_they_are_awaited),
+        NAMED(reading_knows_four_ways),
+        NAMED(deletes_and_exists_say_whether_the_key_was_there),
+        NAMED(a_sync_makes_all_durable),
+        NAMED(statistics_count),
+        NAMED(what_is_wrong_with_an_operation_is_in_its_error),
+        NAMED(the_environment_rules_the_backend),
+    });
+}
