@@ -210,6 +210,7 @@ static void by_the_owner(bool callback)
                          .by_callback = callback,
                          .chance.state = draw(&chance)};
         (void)use_until_closed(&u);
+        this_user = NULL;
         assert_int_equal(u.troubles, 0);
         descriptors = descriptors == 0 ? count_descriptors() : descriptors;
         assert_int_equal(count_descriptors(), descriptors);
@@ -259,6 +260,7 @@ static void by_another_thread(void **state)
             this_user = &users[i];
             if (users[i].leaves)
                 ok(bitkv_cq_destroy(users[i].cq));
+            this_user = NULL;
             assert_int_equal(users[i].troubles, 0);
         }
         descriptors = descriptors == 0 ? count_descriptors() : descriptors;

@@ -491,8 +491,8 @@ static void in_a_child(bitkv_cq *cq)
         _exit(0);
     /* And one of the child's own. */
     char other[PATH_SIZE];
-    bitkv *db;
-    bitkv_cq *own;
+    bitkv *db = NULL;
+    bitkv_cq *own = NULL;
     inside(other, directory, "child");
     check(bitkv_open(&db, other, NULL) == BITKV_OK);
     check(bitkv_cq_create(&own, db, NULL) == BITKV_OK);
@@ -529,7 +529,7 @@ static void a_forked_child_has_no_queue(void **state)
         if (child == 0)
             in_a_child(cq);
         assert_int_equal(wait_child(child), 0);
-        bitkv_completion c;
+        bitkv_completion c = {.id = 0};
         reap_into(cq, &c, first, 1);
         assert_int_equal(c.status, BITKV_OK);
         c = one(cq, op);
@@ -640,10 +640,10 @@ static void nothing_is_left_open(void **state)
                 (void)submit_all(cq[q], &op, 1);
             }
             for (unsigned q = 0; q < 4; q++)
-                ok(bitkv_cq_destroy(cq[2 * q]));
+                ok(bitkv_cq_destroy(cq[(size_t)2 * q]));
             ok(bitkv_close(db));
             for (unsigned q = 0; q < 4; q++)
-                ok(bitkv_cq_destroy(cq[2 * q + 1]));
+                ok(bitkv_cq_destroy(cq[(size_t)2 * q + 1]));
             if (descriptors == 0) {
                 descriptors = count_descriptors();
                 threads = count_threads();

@@ -52,7 +52,7 @@ static bitkv *open_filled(bitkv_io_mode mode, bitkv_backend backend)
 /* One of everything; returns whether something failed for lack of memory. */
 static bool use_a_queue(bitkv *db)
 {
-    enum { OPS = 4 * KEYS + 2 };
+    enum { MANY = KEYS, OPS = 4 * MANY + 2 };
     static char got[KEYS][5000];
     bitkv_op ops[OPS];
     bitkv_completion done[OPS];
@@ -66,13 +66,13 @@ static bool use_a_queue(bitkv *db)
     for (unsigned i = 0; i < KEYS; i++) {
         ops[i] = op_get(names[i], got[i], sizeof got[i]);
         ops[KEYS + i] = op_get(names[i], NULL, 0);
-        ops[2 * KEYS + i] = op_get(names[i], NULL, 0);
-        ops[2 * KEYS + i].flags = BITKV_OP_VIEW | BITKV_OP_COPY;
-        ops[3 * KEYS + i] = op_put("durable", "d");
-        ops[3 * KEYS + i].durability = BITKV_DURABILITY_SYNC;
+        ops[(size_t)2 * KEYS + i] = op_get(names[i], NULL, 0);
+        ops[(size_t)2 * KEYS + i].flags = BITKV_OP_VIEW | BITKV_OP_COPY;
+        ops[(size_t)3 * KEYS + i] = op_put("durable", "d");
+        ops[(size_t)3 * KEYS + i].durability = BITKV_DURABILITY_SYNC;
     }
-    ops[4 * KEYS] = (bitkv_op){.kind = BITKV_OP_SYNC};
-    ops[4 * KEYS + 1] = (bitkv_op){.kind = (bitkv_op_kind)99};
+    ops[OPS - 2] = (bitkv_op){.kind = BITKV_OP_SYNC};
+    ops[OPS - 1] = (bitkv_op){.kind = (bitkv_op_kind)99};
     forget_pages(db);
     uint64_t first = 0;
     rc = bitkv_cq_submit(cq, ops, OPS, &first);
