@@ -85,6 +85,8 @@ int bkv_cold_deliver(const struct bkv_cold *cold, const char *path, const void *
                      const void *key, size_t key_size, struct bkv_sink *sink)
 {
     struct bkv_record record;
+    if (sink->kind == BKV_SINK_NONE && bkv_record_is_of(bytes, cold->size, key, key_size))
+        return BITKV_OK;
     if (!bkv_record_verify(bytes, cold->size, cold->seed, cold->offset, &record))
         return bkv_record_damaged(path, cold->partition_index, cold->segment_id, cold->offset,
                                   cold->size, bkv_mapping_faulted(cold->mapping));

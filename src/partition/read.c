@@ -55,22 +55,13 @@ static int damaged(const struct bkv_located *t)
                               t->offset, t->size, bkv_mapping_faulted(t->mapping));
 }
 
-static bool is_record_of(const struct bkv_located *t, const uint8_t *bytes, const void *key,
-                         size_t key_size)
-{
-    struct bkv_record record = bkv_record_peek(bytes);
-    return record.type == BKV_RECORD_PUT && record.key_size == key_size &&
-           BKV_RECORD_HEADER + key_size <= t->size &&
-           memcmp(bkv_record_key(bytes), key, key_size) == 0;
-}
-
 /* `exists` compares the key first: if it is the one, the value need not be
  * read. If not, the checksum tells another key from damage. */
 static inline int examine(const struct bkv_located *t, const uint8_t *bytes, const void *key,
                           size_t key_size, struct bkv_sink *sink)
 {
     struct bkv_record record;
-    if (sink->kind == BKV_SINK_NONE && is_record_of(t, bytes, key, key_size))
+    if (sink->kind == BKV_SINK_NONE && bkv_record_is_of(bytes, t->size, key, key_size))
         return BITKV_OK;
     if (BKV_UNLIKELY(!bkv_record_verify(bytes, t->size, t->segment->seed, t->offset, &record)))
         return damaged(t);
@@ -89,7 +80,7 @@ static bool key_is_there(const struct bkv_located *t, const void *key, size_t ke
     if (size > capacity || size > t->size ||
         bkv_file_read_exact(&t->mapping->file, buffer, size, t->offset) != BITKV_OK)
         return false;
-    return is_record_of(t, buffer, key, key_size);
+    return bkv_record_is_of(buffer, t->size, key, key_size);
 }
 
 /* With `wait` false: BKV_COLD if it is not all in memory. */
