@@ -65,11 +65,138 @@ static void a_worker_rests_after_a_failed_sync(void **state)
     fails(BITKV_ERR_SYNC_FAILED, bitkv_close(db));
 }
 
+/* --- descriptors --------------------------------------------------------------------- */
+
+static char large[40000];
+
+/* A batch was one epoch section: what the cache of open segments closed during it
+ * kept its descriptor until its end, and there were none for the next segment. */
+static void a_batch_fills_more_segments_than_there_are_descriptors(void **state)
+{
+    (void)state;
+    struct rlimit before, few;
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+    few = before;
+    few.rlim_cur = 96;
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &few), 0);
+    for_both_modes(mode)
+    {
+        bitkv *db = open_small(mode);
+        bitkv_cq *cq = queue_of(db, 0);
+        enum { N = 200 };
+        static uint32_t keys[N];
+        static bitkv_op ops[N];
+        static bitkv_completion done[N];
+        for (uint32_t i = 0; i < N; i++) {
+            keys[i] = i;
+            ops[i] = (bitkv_op){.kind = BITKV_OP_PUT,
+                                .key = &keys[i],
+                                .key_size = sizeof keys[i],
+                                .value = large,
+                                .value_size = sizeof large};
+        }
+        uint64_t begun = now_ms();
+        reap_into(cq, done, submit_all(cq, ops, N), N);
+        for (uint32_t i = 0; i < N; i++)
+            expect_code(done[i].status, BITKV_OK, done[i].error, __FILE__, __LINE__);
+        assert_in_range(now_ms() - begun, 0, 20000);
+        ok(bitkv_cq_destroy(cq));
+        ok(bitkv_close(db));
+    }
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+}
+
+static struct {
+    struct bkv_dir *dir;
+    _Atomic uint64_t limit; /* of open files; 0: none */
+    _Atomic bool met;
+} scarce;
+
+static int scarce_openat(int at, const char *name, int flags, mode_t mode)
+{
+    uint64_t limit = atomic_load(&scarce.limit);
+    if (limit != 0 && atomic_load(&scarce.dir->open_files) >= limit) {
+        if (!atomic_exchange(&scarce.met, true))
+            sleep_ms(200); /* until the other one has come to wait for us */
+        errno = EMFILE;
+        return -1;
+    }
+    return bkv_io_kernel.openat(at, name, flags, mode);
+}
+
+static void *submit_cold(void *user)
+{
+    bitkv *db = user;
+    bitkv_cq *cq = queue_of(db, 0);
+    uint32_t key = 0;
+    bitkv_op op = {.kind = BITKV_OP_GET, .key = &key, .key_size = sizeof key};
+    bitkv_completion c = one(cq, op); /* its segment has a descriptor to read by now */
+    assert_int_equal(c.status, BITKV_OK);
+    bitkv_free(c.value);
+    atomic_store(&scarce.limit, atomic_load(&scarce.dir->open_files));
+    while (!atomic_load(&scarce.met))
+        sleep_ms(1);
+    key = 8; /* of another segment, which is open, too */
+    forget_pages(db);
+    c = one(cq, op);
+    expect_code(c.status, BITKV_OK, c.error, __FILE__, __LINE__);
+    bitkv_free(c.value);
+    ok(bitkv_cq_destroy(cq));
+    return NULL;
+}
+
+/* Who waited for a descriptor that readers of closed segments were to give back
+ * held the lock that a cold read needed before it could leave. */
+static void a_cold_read_does_not_keep_descriptors_from_a_reader(void **state)
+{
+    (void)state;
+    seam_ops.openat = scarce_openat;
+    bitkv *db = open_small(BITKV_IO_MMAP);
+    for (uint32_t i = 0; i < 20; i++)
+        ok(bitkv_put(db, &i, sizeof i, large, sizeof large));
+    ok(bitkv_close(db));
+    db = open_small(BITKV_IO_MMAP);
+    scarce.dir = &db->store.dir;
+    atomic_store(&seam.all_cold, true);
+    char got[sizeof large];
+    uint32_t key = 8;
+    ok(bitkv_get_into(db, &key, sizeof key, got, sizeof got, NULL));
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, submit_cold, db), 0);
+    while (atomic_load(&scarce.limit) == 0)
+        sleep_ms(1);
+    key = 4; /* of a segment that is closed */
+    ok(bitkv_get_into(db, &key, sizeof key, got, sizeof got, NULL));
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    atomic_store(&scarce.limit, 0);
+    ok(bitkv_close(db));
+}
+
+/* --- small things --------------------------------------------------------------------- */
+
+static void a_full_queue_leaves_the_id_alone(void **state)
+{
+    (void)state;
+    bitkv *db = open_small(BITKV_IO_AUTO);
+    bitkv_cq *cq = queue_of(db, 1);
+    bitkv_op op = op_put("key", "value");
+    uint64_t id = submit_all(cq, &op, 1), other = 77;
+    fails(BITKV_ERR_QUEUE_FULL, bitkv_cq_submit(cq, &op, 1, &other));
+    assert_int_equal(other, 77);
+    bitkv_completion c;
+    reap_into(cq, &c, id, 1);
+    ok(bitkv_cq_destroy(cq));
+    ok(bitkv_close(db));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         CQ_TEST(a_worker_rests_after_a_sync_that_another_made),
         CQ_TEST(a_worker_rests_after_a_failed_sync),
+        CQ_TEST(a_batch_fills_more_segments_than_there_are_descriptors),
+        CQ_TEST(a_cold_read_does_not_keep_descriptors_from_a_reader),
+        CQ_TEST(a_full_queue_leaves_the_id_alone),
     };
     return cmocka_run_group_tests_name("attacks_async", tests, NULL, NULL);
 }
