@@ -3,6 +3,9 @@
  * found by reading the code with ill will. */
 #include "api/queue.h"
 
+#include "base/memory.h"
+#include "keydir/keydir.h"
+
 #include <sys/resource.h>
 
 static uint64_t processor_ms(void)
@@ -189,6 +192,132 @@ static void a_full_queue_leaves_the_id_alone(void **state)
     ok(bitkv_close(db));
 }
 
+/* Among the deferred puts only the first with a key's 64 bits was looked at. */
+static void deferred_keys_may_share_their_fingerprint(void **state)
+{
+    (void)state;
+    struct bkv_keydir *kd;
+    ok(bkv_keydir_create(&kd));
+    for (uint64_t tag = 1; tag <= 3; tag++) {
+        struct bkv_hash hash = {.lo = 77, .hi = tag};
+        uint64_t dead;
+        ok(bkv_keydir_defer_prepare(kd, &hash, &dead));
+        assert_int_equal(bkv_keydir_defer(kd, &hash, 1000 + tag), 0);
+    }
+    for (uint64_t tag = 1; tag <= 3; tag++) {
+        struct bkv_hash hash = {.lo = 77, .hi = tag};
+        uint64_t location = 0;
+        assert_true(bkv_keydir_find(kd, &hash, &location));
+        assert_int_equal(location, 1000 + tag);
+    }
+    bkv_keydir_destroy(kd);
+}
+
+/* --- memory that is not there, now and then ------------------------------------------- */
+
+static _Atomic uint64_t allocations;
+static _Atomic bool scarce_memory;
+
+static bool sometimes(size_t size, void *user)
+{
+    (void)size;
+    (void)user;
+    return !atomic_load(&scarce_memory) || mix(atomic_fetch_add(&allocations, 1)) % 5 != 0;
+}
+
+/* What an operation comes to without memory is its own failure: nothing is lost,
+ * nothing is done by halves, and what others see stays right. */
+static void operations_fail_one_by_one_without_memory(void **state)
+{
+    (void)state;
+    enum { NAMES = 300, BATCH = 40 };
+    static uint32_t known[NAMES]; /* version; 0: absent */
+    static uint32_t keys[BATCH], expected[BATCH], before[BATCH];
+    static char values[BATCH][3000];
+    static bitkv_op ops[BATCH];
+    static bitkv_completion done[BATCH];
+    for_both_modes(mode)
+    {
+        memset(known, 0, sizeof known);
+        bitkv_options o = one_partition(mode);
+        o.max_open_segments = 3;
+        o.checkpoint_interval_bytes = 100000;
+        o.ring_depth = 4;
+        bkv_alloc_set_hook(sometimes, NULL);
+        bitkv *db = open_with(&o);
+        bitkv_cq *cq = queue_of(db, 0);
+        uint64_t seed = 1;
+        unsigned failures = 0;
+        for (uint32_t round = 1; round < 300; round++) {
+            atomic_store(&seam.all_cold, round % 2);
+            bool used[NAMES] = {false};
+            for (unsigned i = 0; i < BATCH; i++) {
+                uint64_t r = mix(seed++);
+                do /* each key once: what fails is known only afterwards */
+                    keys[i] = (uint32_t)(mix(seed++) % NAMES);
+                while (used[keys[i]]);
+                used[keys[i]] = true;
+                ops[i] = (bitkv_op){.kind = r % 5 < 2   ? BITKV_OP_GET
+                                            : r % 5 < 4 ? BITKV_OP_PUT
+                                                        : BITKV_OP_DEL,
+                                    .flags = r >> 8 & 1 ? BITKV_OP_COPY : 0,
+                                    .key = &keys[i],
+                                    .key_size = sizeof keys[i]};
+                before[i] = expected[i] = known[keys[i]];
+                if (ops[i].kind == BITKV_OP_PUT) {
+                    expected[i] = round * BATCH + i;
+                    memcpy(values[i], &expected[i], sizeof expected[i]);
+                    ops[i].value = values[i];
+                    ops[i].value_size = 4 + (r >> 16) % 2990;
+                } else if (ops[i].kind == BITKV_OP_DEL) {
+                    expected[i] = 0;
+                }
+                if (r % 7 == 0)
+                    ops[i].durability = BITKV_DURABILITY_SYNC;
+            }
+            atomic_store(&scarce_memory, true);
+            reap_into(cq, done, submit_all(cq, ops, BATCH), BATCH);
+            atomic_store(&scarce_memory, false);
+            for (unsigned i = 0; i < BATCH; i++) {
+                if (done[i].status == BITKV_ERR_NO_MEMORY) {
+                    failures++;
+                    continue;
+                }
+                int wanted =
+                    before[i] == 0 && ops[i].kind != BITKV_OP_PUT ? BITKV_NOT_FOUND : BITKV_OK;
+                expect_code(done[i].status, wanted, "an operation", __FILE__, __LINE__);
+                known[keys[i]] = expected[i];
+                if (ops[i].kind == BITKV_OP_GET && wanted == BITKV_OK) {
+                    assert_memory_equal(done[i].value, &before[i], sizeof before[i]);
+                    bitkv_free(done[i].value);
+                }
+            }
+        }
+        assert_true(failures > 100);
+        for (unsigned again = 0; again < 2; again++) {
+            uint64_t count = 0;
+            for (uint32_t key = 0; key < NAMES; key++) {
+                uint32_t *got = NULL;
+                int rc = bitkv_get(db, &key, sizeof key, (void **)&got, NULL);
+                expect_code(rc, known[key] != 0 ? BITKV_OK : BITKV_NOT_FOUND, "a get", __FILE__,
+                            __LINE__);
+                count += known[key] != 0;
+                if (rc == BITKV_OK)
+                    assert_int_equal(*got, known[key]);
+                bitkv_free(got);
+            }
+            assert_int_equal(statistics_of(db).keys, count);
+            ok(bitkv_cq_destroy(cq));
+            ok(bitkv_close(db));
+            db = open_with(&o);
+            cq = queue_of(db, 0);
+        }
+        ok(bitkv_cq_destroy(cq));
+        ok(bitkv_close(db));
+        bkv_alloc_set_hook(NULL, NULL);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -197,6 +326,8 @@ int main(void)
         CQ_TEST(a_batch_fills_more_segments_than_there_are_descriptors),
         CQ_TEST(a_cold_read_does_not_keep_descriptors_from_a_reader),
         CQ_TEST(a_full_queue_leaves_the_id_alone),
+        CQ_TEST(deferred_keys_may_share_their_fingerprint),
+        CQ_TEST(operations_fail_one_by_one_without_memory),
     };
     return cmocka_run_group_tests_name("attacks_async", tests, NULL, NULL);
 }
