@@ -223,6 +223,11 @@ void bkv_epoch_resume(struct bkv_epoch_slot *slot)
     (void)atomic_exchange_explicit(&slot->epoch, now, memory_order_seq_cst); /* as on entering */
 }
 
+struct bkv_epoch_slot *bkv_epoch_here(void)
+{
+    return my_slot != NULL && my_slot->depth > 0 ? my_slot : NULL;
+}
+
 unsigned bkv_epoch_slot_index(const struct bkv_epoch_slot *slot)
 {
     return slot->index;

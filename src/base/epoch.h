@@ -30,6 +30,8 @@ void bkv_epoch_exit(struct bkv_epoch_slot *slot);
  * both do nothing. */
 void bkv_epoch_pause(struct bkv_epoch_slot *slot);
 void bkv_epoch_resume(struct bkv_epoch_slot *slot);
+/* The calling thread's slot, if it is in a section; else NULL. */
+struct bkv_epoch_slot *bkv_epoch_here(void);
 /* How often the slot has paused: if the number has changed, what was read
  * before has to be read again. */
 uint32_t bkv_epoch_pauses(const struct bkv_epoch_slot *slot);

@@ -532,6 +532,8 @@ void bkv_pending_flush(bitkv_cq *cq)
     (void)bkv_ring_submit(cq->ring); /* what the kernel puts off goes with the next */
     if (open)
         bkv_epoch_exit(slot);
+    if (BKV_UNLIKELY(bkv_ring_queued(cq->ring) > 0))
+        bkv_cq_signal_user(cq); /* who waits at the descriptor has to come for that */
 }
 
 static void sleep_on_descriptor(bitkv_cq *cq, int64_t timeout_ns)

@@ -174,6 +174,10 @@ static void run_batch(struct batch *batch, const bitkv_op *ops, size_t count, ui
 {
     for (size_t at = 0; at < count; at += BKV_PIPELINE) {
         size_t rest = count - at;
+        if (at > 0) { /* what was closed meanwhile may go: a batch can be long */
+            bkv_epoch_pause(batch->slot);
+            bkv_epoch_resume(batch->slot);
+        }
         run_group(batch, ops + at, rest < BKV_PIPELINE ? rest : BKV_PIPELINE, id + at);
         uint64_t now_ms = coarse_ms();
         if (BKV_UNLIKELY(now_ms - batch->now_ms >= SLOW_GROUP_MS)) {
@@ -202,7 +206,7 @@ int bitkv_cq_submit(bitkv_cq *cq, const bitkv_op *ops, size_t count, uint64_t *f
     size_t room = cq->capacity - cq->outstanding;
     count = count < INT_MAX ? count : INT_MAX;
     size_t accepted = count < room ? count : room;
-    if (first_id != NULL)
+    if (first_id != NULL && (accepted > 0 || count == 0))
         *first_id = cq->next_id;
     uint64_t id = cq->next_id;
     cq->next_id += accepted;

@@ -119,10 +119,12 @@ static inline uint64_t slot_location(const struct slot *slot, uint64_t lo, uint6
 /* Among the deferred puts; 0 if it is none of them. */
 static inline uint64_t find_deferred(const struct bkv_keydir *kd, const struct key *key)
 {
-    unsigned match = line_match(line_load(&kd->deferred), key->lo);
-    return BKV_LIKELY(match == 0) ? 0
-                                  : slot_location(&kd->deferred.slots[__builtin_ctz(match)],
-                                                  key->lo, deferred_mark(key));
+    uint64_t found = 0;
+    for (unsigned match = line_match(line_load(&kd->deferred), key->lo);
+         BKV_UNLIKELY(match != 0) && found == 0; match &= match - 1u)
+        found =
+            slot_location(&kd->deferred.slots[__builtin_ctz(match)], key->lo, deferred_mark(key));
+    return found;
 }
 
 bool bkv_keydir_find(const struct bkv_keydir *kd, const struct bkv_hash *hash, uint64_t *location)

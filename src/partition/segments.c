@@ -122,9 +122,10 @@ static void reclaim(struct bkv_partition *p)
     for (struct bkv_retired **link = &p->retired; *link != NULL;) {
         struct bkv_retired *r = *link;
         /* Who holds a reference of his own may do so until after the closing,
-         * which has to find the descriptors: see let_go(). */
-        bool ours = atomic_load_explicit(&r->mapping->refs, memory_order_acquire) == 1;
-        if (ours && bkv_epoch_passed(r->stamp)) {
+         * which has to find the descriptors: see let_go(). Asked in this order:
+         * until the readers have left, they may take references. */
+        if (bkv_epoch_passed(r->stamp) &&
+            atomic_load_explicit(&r->mapping->refs, memory_order_acquire) == 1) {
             *link = r->next;
             bkv_mapping_unref(r->mapping);
             bkv_mfree(r);
@@ -212,11 +213,39 @@ static int open_file(struct bkv_partition *p, const struct bkv_segment *segment,
 }
 
 /* What was closed keeps its descriptor until the readers of that moment have
- * left; the caller is in no section. */
-static void wait_for_readers(void)
+ * left; the caller is in no section. Without the mutex: they may want it before
+ * they leave (bkv_segment_reader()). */
+static void wait_for_readers(struct bkv_partition *p)
 {
     struct timespec t = {.tv_sec = 0, .tv_nsec = 200000};
+    (void)pthread_mutex_unlock(&p->open_mutex);
     (void)clock_nanosleep(CLOCK_MONOTONIC, 0, &t, NULL);
+    (void)pthread_mutex_lock(&p->open_mutex);
+}
+
+/* Under open_mutex, which it may leave meanwhile: then another may have opened
+ * the segment, and *mapping is that. */
+static int open_segment(struct bkv_partition *p, struct bkv_segment *segment,
+                        struct bkv_mapping **mapping)
+{
+    close_above(p, p->store->open_segments_max - 1, segment);
+    int rc = open_file(p, segment, mapping);
+    for (unsigned i = 0; rc == BITKV_ERR_TOO_MANY_FILES && i < DESCRIPTOR_WAITS_MAX; i++) {
+        if (i > 0)
+            wait_for_readers(p);
+        *mapping = atomic_load_explicit(&segment->open, memory_order_acquire);
+        if (*mapping != NULL)
+            return BITKV_OK;
+        close_above(p, 0, segment);
+        rc = open_file(p, segment, mapping);
+        if (p->retired == NULL && i >= DESCRIPTOR_WAITS_MIN)
+            break;
+    }
+    if (rc == BITKV_OK) {
+        atomic_store_explicit(&segment->open, *mapping, memory_order_release);
+        atomic_fetch_add_explicit(&p->open_count, 1, memory_order_relaxed);
+    }
+    return rc;
 }
 
 int bkv_segment_pin(struct bkv_partition *p, struct bkv_segment *segment,
@@ -225,22 +254,8 @@ int bkv_segment_pin(struct bkv_partition *p, struct bkv_segment *segment,
     int rc = BITKV_OK;
     (void)pthread_mutex_lock(&p->open_mutex);
     *mapping = atomic_load_explicit(&segment->open, memory_order_acquire);
-    if (*mapping == NULL) {
-        close_above(p, p->store->open_segments_max - 1, segment);
-        rc = open_file(p, segment, mapping);
-        for (unsigned i = 0; rc == BITKV_ERR_TOO_MANY_FILES && i < DESCRIPTOR_WAITS_MAX; i++) {
-            if (i > 0)
-                wait_for_readers();
-            close_above(p, 0, segment);
-            rc = open_file(p, segment, mapping);
-            if (p->retired == NULL && i >= DESCRIPTOR_WAITS_MIN)
-                break;
-        }
-        if (rc == BITKV_OK) {
-            atomic_store_explicit(&segment->open, *mapping, memory_order_release);
-            atomic_fetch_add_explicit(&p->open_count, 1, memory_order_relaxed);
-        }
-    }
+    if (*mapping == NULL)
+        rc = open_segment(p, segment, mapping);
     if (rc == BITKV_OK)
         bkv_mapping_ref(*mapping);
     (void)pthread_mutex_unlock(&p->open_mutex);

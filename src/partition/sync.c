@@ -196,14 +196,18 @@ static void complete(struct bkv_sync_waiter *waiters, int rc)
     }
 }
 
-/* Under sync_mutex, which it leaves meanwhile. */
-static void complete_waiters(struct bkv_partition *p, int rc)
+/* With `all` those who would have to wait longer, too: with `rc`. What goes wrong
+ * is no matter of those whose position is synced, and who only have not been
+ * called yet. Under sync_mutex, which it leaves meanwhile. */
+static void complete_waiters(struct bkv_partition *p, int rc, bool all)
 {
-    struct bkv_sync_waiter *over = take_waiters(p, rc != BITKV_OK);
-    if (over == NULL)
+    struct bkv_sync_waiter *over = take_waiters(p, false);
+    struct bkv_sync_waiter *others = all ? take_waiters(p, true) : NULL;
+    if (over == NULL && others == NULL)
         return;
     (void)pthread_mutex_unlock(&p->sync_mutex);
-    complete(over, rc);
+    complete(over, BITKV_OK);
+    complete(others, rc);
     (void)pthread_mutex_lock(&p->sync_mutex);
 }
 
@@ -275,7 +279,7 @@ static int lead_round(struct bkv_partition *p, struct bkv_segment *full, bool ma
     if (rc == BITKV_OK && r.position > atomic_load_explicit(&p->synced, memory_order_relaxed))
         atomic_store_explicit(&p->synced, r.position, memory_order_release);
     (void)pthread_cond_broadcast(&p->sync_done);
-    complete_waiters(p, rc);
+    complete_waiters(p, rc, rc != BITKV_OK);
     return rc;
 }
 
@@ -286,7 +290,7 @@ static uint64_t last_waited_for(struct bkv_partition *p)
     uint64_t last = 0, now = bkv_now_ns();
     p->serve_due_ns = 0;
     (void)pthread_mutex_lock(&p->sync_mutex);
-    complete_waiters(p, BITKV_OK); /* a round may have run before they came */
+    complete_waiters(p, BITKV_OK, false); /* a round may have run before they came */
     for (const struct bkv_sync_waiter *w = atomic_load_explicit(&p->waiters, memory_order_relaxed);
          w != NULL; w = w->next) {
         if (w->patient && now - w->since_ns < PATIENCE_NS)
@@ -300,6 +304,7 @@ static uint64_t last_waited_for(struct bkv_partition *p)
 
 void bkv_sync_serve(struct bkv_partition *p)
 {
+    p->serve_due_ns = 0; /* also if nobody waits any more: the worker would not rest */
     if (atomic_load_explicit(&p->waiters, memory_order_relaxed) == NULL)
         return;
     int rc = BITKV_OK;
@@ -312,9 +317,8 @@ void bkv_sync_serve(struct bkv_partition *p)
 void bkv_sync_abandon(struct bkv_partition *p, int rc)
 {
     (void)pthread_mutex_lock(&p->sync_mutex);
-    struct bkv_sync_waiter *all = take_waiters(p, true);
+    complete_waiters(p, rc, true);
     (void)pthread_mutex_unlock(&p->sync_mutex);
-    complete(all, rc);
 }
 
 int bkv_sync_upto(struct bkv_partition *p, uint64_t upto)

@@ -119,10 +119,12 @@ static void work(struct bkv_partition *p)
             more = false;
         }
     }
-    if (!failed(p))
+    if (!failed(p)) {
         checkpoint_if_due(p);
-    else
-        bkv_sync_serve(p); /* tells them */
+    } else {
+        p->sync_due_ns = 0; /* it will not come any more: nothing to get up for */
+        bkv_sync_serve(p);  /* tells them */
+    }
 }
 
 /* When the worker has to come again by itself; 0: never. */

@@ -25,6 +25,7 @@
 
 #include "base/bytes.h"
 #include "base/crc32c.h"
+#include "base/epoch.h"
 #include "base/error.h"
 #include "base/memory.h"
 
@@ -295,7 +296,9 @@ static bitkv_durability effective(const struct bkv_partition *p, bitkv_durabilit
 }
 
 /* No descriptor for the next segment, but the worker is about to give back those
- * of full ones: writers have outrun it, and wait. False if that does not help. */
+ * of full ones: writers have outrun it, and wait, out of their epoch section,
+ * which keeps what was closed from being given back. False if that does not
+ * help. */
 static bool descriptor_may_come(struct bkv_partition *p, int rc, unsigned *attempts)
 {
     if (BKV_LIKELY(rc != BITKV_ERR_TOO_MANY_FILES))
@@ -306,8 +309,14 @@ static bool descriptor_may_come(struct bkv_partition *p, int rc, unsigned *attem
     if (++*attempts > (any ? DESCRIPTOR_WAITS_MAX : DESCRIPTOR_WAITS_MIN))
         return false;
     bkv_worker_wake(p);
+    struct bkv_epoch_slot *slot = bkv_epoch_here();
     struct timespec t = {.tv_sec = 0, .tv_nsec = 1000000};
+    if (slot != NULL)
+        bkv_epoch_pause(slot);
+    bkv_segments_trim(p);
     (void)clock_nanosleep(CLOCK_MONOTONIC, 0, &t, NULL);
+    if (slot != NULL)
+        bkv_epoch_resume(slot);
     return true;
 }
 

@@ -18,10 +18,12 @@
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -419,6 +421,123 @@ static void a_closed_database_survives_without_its_checkpoint(void **state)
     a_cut_after_close_leaves_a_sound_database(true);
 }
 
+/* --- segments that fill, and are sealed, meanwhile ----------------------------------- */
+
+/* The disk has what was there when the sync began, which takes its time. */
+static int slow_fdatasync(int fd)
+{
+    keep_file(fd);
+    struct timespec t = {.tv_nsec = 300000 + (fd % 5) * 200000};
+    (void)nanosleep(&t, NULL);
+    return 0;
+}
+
+static _Atomic bool fill_on;
+
+static void *fill_segments(void *user)
+{
+    static char bytes[9000];
+    bitkv *db = user;
+    for (unsigned n = 0; atomic_load(&fill_on); n++) {
+        unsigned key = 1000 + n % 50;
+        bitkv_durability how = n % 3 == 0 ? BITKV_DURABILITY_INTERVAL : BITKV_DURABILITY_NONE;
+        assert_int_equal(bitkv_put_with(db, &key, sizeof key, bytes, 500 + n % 8 * 1000, how),
+                         BITKV_OK);
+        struct timespec t = {.tv_nsec = 30000};
+        (void)nanosleep(&t, NULL);
+    }
+    return NULL;
+}
+
+static unsigned submitted[KEYS];
+
+/* What has completed is there, perhaps in a later version, or none of the two if
+ * that was a delete. */
+static void check_versions(bitkv_io_mode mode)
+{
+    const struct bkv_io_ops *before = bkv_io;
+    bkv_io = &bkv_io_kernel;
+    bitkv *db = open_at(restored, mode, true);
+    for (unsigned key = 0; key < KEYS; key++) {
+        void *value;
+        size_t size;
+        int rc = bitkv_get(db, &key, sizeof key, &value, &size);
+        if (rc == BITKV_NOT_FOUND && (acknowledged[key] == 0 || submitted[key] % 6 == 0))
+            continue;
+        if (rc != BITKV_OK)
+            fail_msg("key %u, version %u to %u: %s", key, acknowledged[key], submitted[key],
+                     bitkv_error_name(rc));
+        unsigned of = KEYS, version = 0;
+        assert_int_equal(sscanf(value, "%u/%u", &of, &version), 2);
+        assert_int_equal(of, key);
+        assert_in_range(version, acknowledged[key], submitted[key]);
+        assert_int_equal(size, make_value(key, version));
+        assert_memory_equal(value, buffer, size);
+        bitkv_free(value);
+    }
+    assert_int_equal(bitkv_close(db), BITKV_OK);
+    bkv_io = before;
+}
+
+static void put_some(bitkv_cq *cq, uint64_t *seed, unsigned *version, unsigned some)
+{
+    for (unsigned i = 0; i < some; i++) {
+        unsigned key = (unsigned)(lab_random(seed) % KEYS);
+        ++*version;
+        bitkv_op op = {.kind = *version % 6 == 0 ? BITKV_OP_DEL : BITKV_OP_PUT,
+                       .flags = BITKV_OP_COPY,
+                       .key = &key,
+                       .key_size = sizeof key,
+                       .durability = BITKV_DURABILITY_SYNC,
+                       .user_data = &acknowledged[key]};
+        op.value_size = make_value(key, *version);
+        op.value = buffer;
+        uint64_t id;
+        assert_int_equal(bitkv_cq_submit(cq, &op, 1, &id), 1);
+        assert_int_equal(id, *version); /* both count from 1 */
+        submitted[key] = *version;
+    }
+}
+
+static void sealing_syncs_no_less_than_it_says(void **state)
+{
+    (void)state;
+    uint64_t seed = lab_seed();
+    recording.fdatasync = slow_fdatasync;
+    for (int mode = BITKV_IO_MMAP; mode <= BITKV_IO_PWRITE; mode++) {
+        for (unsigned round = 0; round < 12; round++) {
+            fresh();
+            memset(submitted, 0, sizeof submitted);
+            bitkv *db = open_at(path, (bitkv_io_mode)mode, false);
+            bitkv_cq *cq;
+            pthread_t thread;
+            assert_int_equal(bitkv_cq_create(&cq, db, NULL), BITKV_OK);
+            atomic_store(&fill_on, true);
+            assert_int_equal(pthread_create(&thread, NULL, fill_segments, db), 0);
+            unsigned version = 0;
+            for (unsigned step = 0; step < 8 + round * 3; step++) {
+                put_some(cq, &seed, &version, 1 + step % 4);
+                bitkv_completion done[16];
+                int n = bitkv_cq_wait(cq, done, 16, 10000);
+                assert_true(n > 0);
+                for (int i = 0; i < n; i++) {
+                    unsigned *known = done[i].user_data;
+                    assert_true(done[i].status == BITKV_OK || done[i].status == BITKV_NOT_FOUND);
+                    if (done[i].status == BITKV_OK && done[i].id > *known)
+                        *known = (unsigned)done[i].id;
+                }
+            }
+            cut();
+            atomic_store(&fill_on, false);
+            assert_int_equal(pthread_join(thread, NULL), 0);
+            assert_int_equal(bitkv_cq_destroy(cq), BITKV_OK);
+            assert_int_equal(bitkv_close(db), BITKV_OK);
+            check_versions((bitkv_io_mode)mode);
+        }
+    }
+    recording.fdatasync = on_fdatasync;
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -426,6 +545,7 @@ int main(void)
         cmocka_unit_test(what_was_put_with_sync_survives),
         cmocka_unit_test(a_closed_database_survives),
         cmocka_unit_test(a_closed_database_survives_without_its_checkpoint),
+        cmocka_unit_test(sealing_syncs_no_less_than_it_says),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
