@@ -44,7 +44,7 @@ int main(int argc, char **argv)
     options.partitions = 2; /* 0, the default: one for each CPU */
 
     bitkv *db;
-    must(bitkv_open(&db, argc > 1 ? argv[1] : "example.db", &options), "open");
+    must(bitkv_open(&db, argc > 1 ? argv[1] : "example-basic.db", &options), "open");
 
     put(db, "user:1001", "Alice");
     put(db, "user:1002", "Bob");

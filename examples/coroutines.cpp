@@ -82,7 +82,8 @@ static task<int> run(database &db)
 
 int main(int argc, char **argv)
 {
-    auto db = sync_wait(database::open({.directory = argc > 1 ? argv[1] : "example.db"}));
+    auto db =
+        sync_wait(database::open({.directory = argc > 1 ? argv[1] : "example-coroutines.db"}));
     if (!db) {
         std::cerr << "open: " << db.error() << "\n";
         return 1;

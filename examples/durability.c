@@ -39,7 +39,7 @@ int main(int argc, char **argv)
     options.sync_interval_ms = 200; /* for BITKV_DURABILITY_INTERVAL, the default */
 
     bitkv *db;
-    must(bitkv_open(&db, argc > 1 ? argv[1] : "example.db", &options), "open");
+    must(bitkv_open(&db, argc > 1 ? argv[1] : "example-durability.db", &options), "open");
 
     /* A cache entry: nobody minds if a power cut takes it. */
     put(db, "cache:1", BITKV_DURABILITY_NONE);

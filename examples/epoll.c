@@ -80,7 +80,7 @@ static void watch(int epoll, int fd)
 int main(int argc, char **argv)
 {
     bitkv *db;
-    must(bitkv_open(&db, argc > 1 ? argv[1] : "example.db", NULL), "open");
+    must(bitkv_open(&db, argc > 1 ? argv[1] : "example-epoll.db", NULL), "open");
     bitkv_cq *cq;
     must(bitkv_cq_create(&cq, db, NULL), "create a queue");
     int queue_fd = bitkv_cq_fd(cq);

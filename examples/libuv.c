@@ -76,7 +76,7 @@ static void readable(uv_poll_t *poll, int status, int events)
 int main(int argc, char **argv)
 {
     bitkv *db;
-    must(bitkv_open(&db, argc > 1 ? argv[1] : "example.db", NULL), "open");
+    must(bitkv_open(&db, argc > 1 ? argv[1] : "example-libuv.db", NULL), "open");
     bitkv_cq *cq;
     must(bitkv_cq_create(&cq, db, NULL), "create a queue");
     int fd = bitkv_cq_fd(cq);

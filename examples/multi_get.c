@@ -24,7 +24,7 @@ static void must(int status, const char *what)
 int main(int argc, char **argv)
 {
     bitkv *db;
-    must(bitkv_open(&db, argc > 1 ? argv[1] : "example.db", NULL), "open");
+    must(bitkv_open(&db, argc > 1 ? argv[1] : "example-multi_get.db", NULL), "open");
 
     /* Every odd number has a value: its square. */
     for (unsigned n = 1; n < KEYS; n += 2) {

@@ -97,7 +97,7 @@ static void run(bitkv_cq *cq, bitkv_op_kind kind)
 int main(int argc, char **argv)
 {
     bitkv *db;
-    must(bitkv_open(&db, argc > 1 ? argv[1] : "example.db", NULL), "open");
+    must(bitkv_open(&db, argc > 1 ? argv[1] : "example-queue.db", NULL), "open");
     bitkv_cq_options options;
     bitkv_cq_options_init(&options);
     options.capacity = 256;

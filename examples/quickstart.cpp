@@ -62,5 +62,5 @@ task<bool> example(const char *directory)
 
 int main(int argc, char **argv)
 {
-    return sync_wait(example(argc > 1 ? argv[1] : "example.db")) ? 0 : 1;
+    return sync_wait(example(argc > 1 ? argv[1] : "example-quickstart.db")) ? 0 : 1;
 }

@@ -44,7 +44,7 @@ static int stop_at_first(void *user, const bitkv_record *record)
 int main(int argc, char **argv)
 {
     bitkv *db;
-    must(bitkv_open(&db, argc > 1 ? argv[1] : "example.db", NULL), "open");
+    must(bitkv_open(&db, argc > 1 ? argv[1] : "example-scan.db", NULL), "open");
 
     char key[32];
     for (int i = 0; i < 100; i++) {

@@ -45,7 +45,7 @@ static void *work(void *argument)
 int main(int argc, char **argv)
 {
     bitkv *db;
-    must(bitkv_open(&db, argc > 1 ? argv[1] : "example.db", NULL), "open");
+    must(bitkv_open(&db, argc > 1 ? argv[1] : "example-threads.db", NULL), "open");
 
     pthread_t threads[THREADS];
     struct job jobs[THREADS];

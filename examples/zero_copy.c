@@ -33,7 +33,7 @@ static unsigned long sum(const bitkv_view *view)
 int main(int argc, char **argv)
 {
     bitkv *db;
-    must(bitkv_open(&db, argc > 1 ? argv[1] : "example.db", NULL), "open");
+    must(bitkv_open(&db, argc > 1 ? argv[1] : "example-zero_copy.db", NULL), "open");
 
     char *blob = malloc(SIZE);
     if (blob == NULL)

@@ -86,7 +86,7 @@ extern "C" {
     X(ERR_SYNC_FAILED, -11, "an earlier sync failed; partition is read-only")                      \
     X(ERR_BUFFER_TOO_SMALL, -12, "buffer is too small for the value")                              \
     X(ERR_FORKED, -13, "handle was opened before a fork")                                          \
-    X(ERR_CLOSED, -14, "database is closing")                                                      \
+    X(ERR_CLOSED, -14, "database is closed or closing")                                            \
     X(ERR_TOO_MANY_FILES, -15, "file descriptor exhaustion")                                       \
     X(ERR_PERMISSION, -16, "permission denied")                                                    \
     X(ERR_LIMIT, -17, "a limit of the store is reached")                                           \
@@ -637,7 +637,8 @@ typedef enum bitkv_op_flags {
      *  they are copied if need be. Without it they must stay as they are until
      *  the operation has been reaped. */
     BITKV_OP_COPY = 1,
-    /** GET: the value as a pinned view, to be released by the caller. */
+    /** GET: the value as a pinned view, to be released by the caller; `buffer`
+     *  is not used. No effect on other kinds. */
     BITKV_OP_VIEW = 2,
 } bitkv_op_flags;
 
@@ -653,7 +654,7 @@ typedef struct bitkv_completion {
     size_t value_size; /**< GET: in bytes, also with BITKV_ERR_BUFFER_TOO_SMALL */
     bitkv_view view;   /**< GET with BITKV_OP_VIEW, BITKV_OK: to be released */
     /** What went wrong, where, and what to do; "" if nothing did. Owned by the
-     *  queue, valid until it is reaped or destroyed next. */
+     *  queue, valid until the queue is reaped or destroyed next. */
     const char *error;
 } bitkv_completion;
 
@@ -722,8 +723,8 @@ BITKV_API int bitkv_cq_destroy(bitkv_cq *cq);
  * @param cq       a queue of this thread
  * @param ops      the operations; not used after the call
  * @param count    how many
- * @param first_id receives the id of the first; those that follow have the
- *                 numbers that follow. May be NULL
+ * @param first_id receives the id of the first, at least 1; that of ops[i] is
+ *                 *first_id + i. May be NULL
  * @return how many were accepted, from the first on: fewer than `count` if the
  *         queue has become full (reap, then submit the rest). If none was:
  *         BITKV_ERR_QUEUE_FULL, BITKV_ERR_CLOSED, BITKV_ERR_INVALID,
@@ -735,8 +736,12 @@ BITKV_API int bitkv_cq_submit(bitkv_cq *cq, const bitkv_op *ops, size_t count, u
 /**
  * Reap what has completed, without waiting.
  *
- * @param completions receives the completions of operations without a callback
- * @param max         at most this many are taken, those with a callback included
+ * What a callback submits is left for the next call.
+ *
+ * @param completions receives the completions of operations without a callback:
+ *                    room for `max`, also if all have callbacks
+ * @param max         at most this many are taken, those with a callback
+ *                    included; not 0
  * @return how many were stored; 0 if there were none, or only such with a
  *         callback; BITKV_ERR_INVALID, BITKV_ERR_FORKED
  */
@@ -764,15 +769,18 @@ BITKV_API size_t bitkv_cq_pending(const bitkv_cq *cq);
  * BITKV_ERR_CANCELED, and is reaped as any other. A write that only waits for
  * its sync stays written.
  * @param id of bitkv_cq_submit(), or BITKV_CQ_ALL
- * @return BITKV_OK; BITKV_NOT_FOUND if it has completed, or there is none;
+ * @return BITKV_OK: it will complete as canceled, or of all, at least one will;
+ *         BITKV_NOT_FOUND if it has completed, as gets from memory have when
+ *         they are submitted, or there is none;
  *         BITKV_ERR_INVALID, BITKV_ERR_FORKED
  */
 BITKV_API int bitkv_cq_cancel(bitkv_cq *cq, uint64_t id);
 
 /**
  * A descriptor for poll(), epoll or an event loop: readable when there may be
- * something to reap. Then call bitkv_cq_poll() until it returns 0 and nothing
- * is left to reap; it stays readable while there is. Owned by the queue; do
+ * something to reap, for as long as there is. If it is watched level-triggered,
+ * one bitkv_cq_poll() for each event is enough; edge-triggered, call it until it
+ * has neither stored a completion nor called a callback. Owned by the queue; do
  * not read or close it. A wait for it may end early with EINTR, without a
  * signal: io_uring completes operations in the thread that submitted them.
  * @return the descriptor; BITKV_ERR_TOO_MANY_FILES, BITKV_ERR_INVALID,

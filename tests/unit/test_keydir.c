@@ -608,7 +608,8 @@ static void *read_the_deferred(void *user)
         if (filled == 0)
             continue;
         struct bkv_epoch_slot *slot = bkv_epoch_enter();
-        uint64_t k = finds % 2 == 0 ? rnd(&r) % filled : filled - 1 - rnd(&r) % (filled < 8 ? filled : 8);
+        uint64_t k =
+            finds % 2 == 0 ? rnd(&r) % filled : filled - 1 - rnd(&r) % (filled < 8 ? filled : 8);
         struct bkv_hash h = hash_of(k);
         bool right = false;
         for (unsigned attempt = 0; attempt < 3 && !right; attempt++) {
