@@ -518,6 +518,29 @@ void bkv_pending_collect(bitkv_cq *cq)
     }
 }
 
+/* The kernel does not hear us any more (a seccomp filter that came after the
+ * queue): what it has not seen is the pool's. In the section of `db`; NULL if
+ * that is closed. */
+static void give_up_ring(bitkv_cq *cq, struct bitkv *db)
+{
+    void *user;
+    while (bkv_ring_take_back(cq->ring, &user)) {
+        struct bkv_pending *pending = user;
+        if (user == cq) { /* the watch */
+            cq->watching = false;
+        } else if (pending != NULL && pending->canceled) {
+            complete_canceled(pending);
+        } else if (pending != NULL && db != NULL) {
+            pending->attempts = RING_ATTEMPTS_MAX;
+            pending->got = 0; /* it reads from the beginning */
+            give_to_pool(pending, db);
+        } else if (pending != NULL) {
+            int rc = bkv_error(BITKV_ERR_CLOSED, "the database was closed before the read began");
+            complete_with(pending, rc, bkv_text_of_error());
+        }
+    }
+}
+
 /* In a section of the open database, or descriptors could be closed, and name
  * other files, before the kernel gets to see them (Q3). */
 void bkv_pending_flush(bitkv_cq *cq)
@@ -529,7 +552,8 @@ void bkv_pending_flush(bitkv_cq *cq)
     bool open = bkv_cq_enter(cq, &db, &slot) == BITKV_OK;
     if (!open)
         bkv_ring_void(cq->ring);
-    (void)bkv_ring_submit(cq->ring); /* what the kernel puts off goes with the next */
+    if (bkv_ring_submit(cq->ring) != 0) /* what it only puts off goes with the next */
+        give_up_ring(cq, db);
     if (open)
         bkv_epoch_exit(slot);
     if (BKV_UNLIKELY(bkv_ring_queued(cq->ring) > 0))

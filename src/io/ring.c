@@ -188,6 +188,20 @@ void bkv_ring_void(struct bkv_ring *ring)
     }
 }
 
+bool bkv_ring_take_back(struct bkv_ring *ring, void **user)
+{
+    struct io_uring_sq *sq = &ring->uring.sq;
+    if (io_uring_sq_ready(&ring->uring) == 0)
+        return false;
+    sq->sqe_head = --sq->sqe_tail;
+    __atomic_store_n(sq->ktail, sq->sqe_tail, __ATOMIC_RELEASE);
+    const struct io_uring_sqe *sqe = &sq->sqes[sq->sqe_tail & sq->ring_mask];
+    *user = (void *)(uintptr_t)sqe->user_data; // NOLINT: as io_uring_sqe_set_data() put it
+    ring->in_flight--;
+    ring->others -= *user == NULL || *user == ring->watch;
+    return true;
+}
+
 bool bkv_ring_next(struct bkv_ring *ring, void **user, int *result)
 {
     struct io_uring_cqe *cqe;

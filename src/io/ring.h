@@ -43,6 +43,9 @@ uint32_t bkv_ring_queued(const struct bkv_ring *ring);
 /* Their descriptors are closed: reads among them will complete with EBADF. */
 void bkv_ring_void(struct bkv_ring *ring);
 
+/* Takes the newest of what was queued back from a kernel that refuses to hear of
+ * it; false if there is nothing. `user` NULL: a cancellation. */
+bool bkv_ring_take_back(struct bkv_ring *ring, void **user);
 /* A result, if there is one: `result` is as of pread(2), or -errno. */
 bool bkv_ring_next(struct bkv_ring *ring, void **user, int *result);
 /* There is one, or there will be one when it is asked for. */
