@@ -329,9 +329,9 @@ class promise_base
         std::coroutine_handle<> await_suspend(std::coroutine_handle<Promise> ended) const noexcept
         {
             promise_base &promise = ended.promise();
-            if (promise.remaining != nullptr && --*promise.remaining > 0)
-                return std::noop_coroutine();
-            return promise.continuation;
+            bool goes_on =
+                promise.remaining != nullptr ? --*promise.remaining == 0 : promise.second();
+            return goes_on ? promise.continuation : std::noop_coroutine();
         }
         void await_resume() const noexcept {}
     };
@@ -339,6 +339,13 @@ class promise_base
   public:
     std::coroutine_handle<> continuation = std::noop_coroutine();
     std::size_t *remaining = nullptr;
+
+    /* Of two that meet here, its end and the return of who began it, the second
+     * goes on with the awaiter. Another thread may be the one that ends it. */
+    bool second() noexcept
+    {
+        return met_.exchange(true, std::memory_order_acq_rel);
+    }
 
     std::suspend_always initial_suspend() const noexcept
     {
@@ -367,6 +374,7 @@ class promise_base
     }
 
   private:
+    std::atomic<bool> met_{false};
 #if BITCASK_EXCEPTIONS_
     std::exception_ptr thrown_;
 #endif
@@ -410,6 +418,9 @@ template <> class promise<void> : public promise_base
 /**
  * A coroutine that returns a T, or nothing. It begins when it is awaited, once,
  * by one. Destroying it destroys the coroutine where it is suspended.
+ *
+ * A task that awaits another takes as much of the stack as a function that
+ * calls one: recursion is bounded, loops are not.
  */
 template <class T = void> class [[nodiscard]] task
 {
@@ -478,10 +489,14 @@ template <class T = void> class [[nodiscard]] task
         {
             return false;
         }
-        std::coroutine_handle<> await_suspend(std::coroutine_handle<> then) const noexcept
+        /* Not by symmetric transfer: unless the compiler makes tail calls of it
+         * (gcc: from -O2 on), a loop that awaits what ends at once would take
+         * more of the stack with each round. */
+        bool await_suspend(std::coroutine_handle<> then) const noexcept
         {
             task.promise().continuation = then;
-            return task;
+            task.resume();
+            return !task.promise().second();
         }
         T await_resume() const
         {
