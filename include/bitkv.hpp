@@ -29,6 +29,9 @@
  *     char, unsigned char or std::byte. What is given as an rvalue that owns its
  *     bytes (std::string, std::vector) is kept by the operation; what else is
  *     given is referred to, and must stay until the operation has been awaited.
+ *     An array of char, such as a string literal, is text up to its first NUL,
+ *     or all of it if there is none; for bytes with NULs among them give a
+ *     std::string_view with a size, a std::span or a std::array.
  *  5. Lifetime. A task may be destroyed while it is suspended: its operations
  *     are canceled first. Those of an event_loop that is destroyed, too; see
  *     there. Closing a database ends what is pending with BITKV_ERR_CLOSED.
@@ -172,6 +175,15 @@ namespace detail
     (void)e;
     std::abort();
 #endif
+}
+
+/* Text of what converts to a std::string_view; of an array, nothing behind it. */
+template <class T> std::string_view text_of(const T &given)
+{
+    if constexpr (std::is_array_v<T>)
+        return {given, ::strnlen(given, std::extent_v<T>)};
+    else
+        return given;
 }
 
 template <class T> inline constexpr bool is_unique_ptr = false;
@@ -1340,7 +1352,7 @@ template <bytes T> auto hold(T &&given)
     if constexpr (kept<T>)
         return std::remove_cvref_t<T>(std::move(given));
     else if constexpr (text<T>)
-        return std::string_view(given);
+        return text_of(given);
     else
         return std::span<const char>(reinterpret_cast<const char *>(std::ranges::data(given)),
                                      std::ranges::size(given));
@@ -1494,7 +1506,7 @@ class directory_path
     template <class T>
     requires std::convertible_to<const T &, std::string_view> directory_path(const T &text)
     {
-        std::string_view path = text;
+        std::string_view path = detail::text_of(text);
         too_long_ = path.size() >= sizeof text_;
         if (!too_long_)
             path.copy(text_, path.size());
