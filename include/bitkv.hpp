@@ -42,6 +42,10 @@
 #ifndef BITKV_HPP
 #define BITKV_HPP
 
+#if __cplusplus < 202002L
+#error "bitkv.hpp needs C++20: -std=c++20, or target_compile_features(... cxx_std_20)"
+#endif
+
 #include <bitkv.h>
 
 #include <algorithm>
