@@ -29,6 +29,9 @@
  *     char, unsigned char or std::byte. What is given as an rvalue that owns its
  *     bytes (std::string, std::vector) is kept by the operation; what else is
  *     given is referred to, and must stay until the operation has been awaited.
+ *     An array of char, such as a string literal, is text up to its first NUL,
+ *     or all of it if there is none; for bytes with NULs among them give a
+ *     std::string_view with a size, a std::span or a std::array.
  *  5. Lifetime. A task may be destroyed while it is suspended: its operations
  *     are canceled first. Those of an event_loop that is destroyed, too; see
  *     there. Closing a database ends what is pending with BITKV_ERR_CLOSED.
@@ -38,6 +41,10 @@
  */
 #ifndef BITKV_HPP
 #define BITKV_HPP
+
+#if __cplusplus < 202002L
+#error "bitkv.hpp needs C++20: -std=c++20, or target_compile_features(... cxx_std_20)"
+#endif
 
 #include <bitkv.h>
 
@@ -172,6 +179,15 @@ namespace detail
     (void)e;
     std::abort();
 #endif
+}
+
+/* Text of what converts to a std::string_view; of an array, nothing behind it. */
+template <class T> std::string_view text_of(const T &given)
+{
+    if constexpr (std::is_array_v<T>)
+        return {given, ::strnlen(given, std::extent_v<T>)};
+    else
+        return given;
 }
 
 template <class T> inline constexpr bool is_unique_ptr = false;
@@ -329,9 +345,9 @@ class promise_base
         std::coroutine_handle<> await_suspend(std::coroutine_handle<Promise> ended) const noexcept
         {
             promise_base &promise = ended.promise();
-            if (promise.remaining != nullptr && --*promise.remaining > 0)
-                return std::noop_coroutine();
-            return promise.continuation;
+            bool goes_on =
+                promise.remaining != nullptr ? --*promise.remaining == 0 : promise.second();
+            return goes_on ? promise.continuation : std::noop_coroutine();
         }
         void await_resume() const noexcept {}
     };
@@ -339,6 +355,13 @@ class promise_base
   public:
     std::coroutine_handle<> continuation = std::noop_coroutine();
     std::size_t *remaining = nullptr;
+
+    /* Of two that meet here, its end and the return of who began it, the second
+     * goes on with the awaiter. Another thread may be the one that ends it. */
+    bool second() noexcept
+    {
+        return met_.exchange(true, std::memory_order_acq_rel);
+    }
 
     std::suspend_always initial_suspend() const noexcept
     {
@@ -367,6 +390,7 @@ class promise_base
     }
 
   private:
+    std::atomic<bool> met_{false};
 #if BITCASK_EXCEPTIONS_
     std::exception_ptr thrown_;
 #endif
@@ -410,6 +434,9 @@ template <> class promise<void> : public promise_base
 /**
  * A coroutine that returns a T, or nothing. It begins when it is awaited, once,
  * by one. Destroying it destroys the coroutine where it is suspended.
+ *
+ * A task that awaits another takes as much of the stack as a function that
+ * calls one: recursion is bounded, loops are not.
  */
 template <class T = void> class [[nodiscard]] task
 {
@@ -478,10 +505,14 @@ template <class T = void> class [[nodiscard]] task
         {
             return false;
         }
-        std::coroutine_handle<> await_suspend(std::coroutine_handle<> then) const noexcept
+        /* Not by symmetric transfer: unless the compiler makes tail calls of it
+         * (gcc: from -O2 on), a loop that awaits what ends at once would take
+         * more of the stack with each round. */
+        bool await_suspend(std::coroutine_handle<> then) const noexcept
         {
             task.promise().continuation = then;
-            return task;
+            task.resume();
+            return !task.promise().second();
         }
         T await_resume() const
         {
@@ -1325,7 +1356,7 @@ template <bytes T> auto hold(T &&given)
     if constexpr (kept<T>)
         return std::remove_cvref_t<T>(std::move(given));
     else if constexpr (text<T>)
-        return std::string_view(given);
+        return text_of(given);
     else
         return std::span<const char>(reinterpret_cast<const char *>(std::ranges::data(given)),
                                      std::ranges::size(given));
@@ -1479,7 +1510,7 @@ class directory_path
     template <class T>
     requires std::convertible_to<const T &, std::string_view> directory_path(const T &text)
     {
-        std::string_view path = text;
+        std::string_view path = detail::text_of(text);
         too_long_ = path.size() >= sizeof text_;
         if (!too_long_)
             path.copy(text_, path.size());

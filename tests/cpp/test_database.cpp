@@ -284,6 +284,32 @@ void keys_and_values_are_of_any_type()
     sync_wait(every_type(*db));
 }
 
+void an_array_of_char_is_text_up_to_its_nul()
+{
+    scratch s;
+    auto db = open_in(s);
+    /* Without NUL, and with more behind it. */
+    struct {
+        const char constant[3] = {'a', 'b', 'c'};
+        char other[3] = {'d', 'e', 'f'};
+        char behind[8] = "behind";
+    } arrays;
+    CHECK_OK(sync_wait(db->put(arrays.constant, arrays.other)));
+    CHECK(sync_wait(db->get_string("abc")).value() == "def");
+    CHECK(sync_wait(db->exists(arrays.constant)).value());
+    char buffer[32];
+    std::snprintf(buffer, sizeof buffer, "key %d", 7);
+    CHECK_OK(sync_wait(db->put(buffer, "cut\0here")));
+    CHECK(sync_wait(db->get_string("key 7")).value() == "cut");
+    const char *pointer = buffer;
+    CHECK(sync_wait(db->get_string(pointer)).value() == "cut");
+    CHECK_OK(sync_wait(db->put(std::string_view("a\0b", 3), std::span<const char>("c\0d", 3))));
+    CHECK(sync_wait(db->get_string(std::string("a\0b", 3))).value() == std::string("c\0d", 3));
+    const unsigned char octets[] = {0, 1};
+    CHECK_OK(sync_wait(db->put(octets, octets)));
+    CHECK(sync_wait(db->get_string(std::string("\0\1", 2))).value() == std::string("\0\1", 2));
+}
+
 void operations_may_be_kept_before_they_are_awaited()
 {
     scratch s;
@@ -397,6 +423,7 @@ int main()
         NAMED(what_cannot_be_opened_is_an_error_with_a_context),
         NAMED(the_partitions_are_those_asked_for),
         NAMED(keys_and_values_are_of_any_type),
+        NAMED(an_array_of_char_is_text_up_to_its_nul),
         NAMED(operations_may_be_kept_before_they_are_awaited),
         NAMED(reading_knows_four_ways),
         NAMED(deletes_and_exists_say_whether_the_key_was_there),

@@ -91,6 +91,46 @@ void tasks_await_tasks()
     CHECK(running == 0);
 }
 
+task<long> loops(int n)
+{
+    long sum = 0;
+    for (int i = 0; i < n; i++)
+        sum += co_await returns(1);
+    co_return sum;
+}
+
+task<long> loops_between_operations(database &db)
+{
+    long sum = 0;
+    for (int i = 0; i < 3; i++) {
+        co_await db.exists("key");
+        sum += co_await loops(100000);
+    }
+    co_return sum;
+}
+
+/* Each goes on when the operation at the bottom has completed. */
+task<int> descends_to_an_operation(database &db, int depth)
+{
+    counted here;
+    if (depth == 0) {
+        co_await db.exists("key");
+        co_return 0;
+    }
+    co_return 1 + co_await descends_to_an_operation(db, depth - 1);
+}
+
+void a_loop_of_awaits_takes_no_stack()
+{
+    scratch s;
+    auto db = open_in(s);
+    CHECK(sync_wait(loops(1000000)) == 1000000);
+    CHECK(sync_wait(loops_between_operations(*db)) == 300000);
+    CHECK(sync_wait(descends(5000)) == 5000);
+    CHECK(sync_wait(descends_to_an_operation(*db, 5000)) == 5000);
+    CHECK(running == 0);
+}
+
 void a_task_begins_when_it_is_awaited()
 {
     bool begun = false;
@@ -151,6 +191,34 @@ void sync_wait_waits_for_other_threads_too()
         co_return 5;
     };
     CHECK(sync_wait(goes_elsewhere()) == 5);
+}
+
+/* Resumed by another thread at any time, also while it is being suspended. */
+struct elsewhere_at_once {
+    bool await_ready() const
+    {
+        return false;
+    }
+    void await_suspend(std::coroutine_handle<> h)
+    {
+        std::thread([h] { h.resume(); }).detach();
+    }
+    void await_resume() const {}
+};
+
+void another_thread_may_end_what_is_awaited()
+{
+    auto goes = [](int n) -> task<int> {
+        co_await elsewhere_at_once();
+        co_return n;
+    };
+    auto sums = [&]() -> task<int> {
+        int sum = 0;
+        for (int i = 0; i < 500; i++)
+            sum += co_await goes(i);
+        co_return sum;
+    };
+    CHECK(sync_wait(sums()) == 124750);
 }
 
 task<int> waits_inside(database &db)
@@ -242,8 +310,10 @@ int main()
 {
     return run_tests({
         NAMED(a_result_is_a_value_or_an_error), NAMED(tasks_await_tasks),
+            NAMED(a_loop_of_awaits_takes_no_stack),
             NAMED(a_task_begins_when_it_is_awaited), NAMED(many_are_awaited_at_a_time),
             NAMED(sync_wait_waits_for_other_threads_too),
+            NAMED(another_thread_may_end_what_is_awaited),
             NAMED(sync_wait_may_be_called_by_a_coroutine),
 #if defined(__cpp_exceptions)
             NAMED(exceptions_reach_who_awaits), NAMED(value_throws_if_there_is_none),
