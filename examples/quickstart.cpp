@@ -8,7 +8,6 @@
 #include <bitkv.hpp>
 
 #include <iostream>
-#include <thread>
 
 using namespace bitcask;
 
@@ -22,8 +21,10 @@ task<bool> example(const char *directory)
     };
     io_config io_config{.uring_queue_depth = 2048};
 
-    /* The number of partitions, one for each CPU, is fixed at creation. */
-    auto db = co_await BitKV::open(config, io_config, std::thread::hardware_concurrency());
+    /* Partitions: as many as the database has, and one for each CPU in a new
+     * one. The number is fixed at creation: std::thread::hardware_concurrency()
+     * here would be refused once the database moved to another machine. */
+    auto db = co_await BitKV::open(config, io_config, 0);
     if (!db.has_value()) {
         std::cerr << "Failed to open: " << db.error() << "\n";
         co_return false;

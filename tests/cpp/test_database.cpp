@@ -30,7 +30,8 @@ task<void> example(std::string directory)
 
     bitcask::io_config io_config{.uring_queue_depth = 2048};
 
-    // Open database with N partitions (typically = CPU cores)
+    // Open database with N partitions (typically = CPU cores); examples/quickstart.cpp
+    // leaves their number to the database, which may move
     auto db = co_await BitKV::open(config, io_config, std::thread::hardware_concurrency());
 
     if (!db.has_value()) {

@@ -69,7 +69,10 @@ class Program(unittest.TestCase):
 
     @unittest.skipUnless(CXX, "no compiler for C++20")
     def test_the_program_in_cpp_compiles_and_runs_as_printed(self):
-        program, = blocks("cpp")
+        program, = [text for text in blocks("cpp") if "int main(" in text]
+        snippets = [text for text in blocks("cpp") if text != program]
+        program += "".join(f"\nbitcask::task<void> snippet_{i}()\n{{\n{text}}}\n"
+                           for i, text in enumerate(snippets))
         self.files = {"app.cpp": program}
         command, = re.findall(r"`(c\+\+ [^`]*)`", README)
         command = command.replace("c++ ", f"'{CXX}' -Wall -Wextra -Wpedantic -Werror ", 1)
