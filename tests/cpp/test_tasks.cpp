@@ -310,9 +310,8 @@ int main()
 {
     return run_tests({
         NAMED(a_result_is_a_value_or_an_error), NAMED(tasks_await_tasks),
-            NAMED(a_loop_of_awaits_takes_no_stack),
-            NAMED(a_task_begins_when_it_is_awaited), NAMED(many_are_awaited_at_a_time),
-            NAMED(sync_wait_waits_for_other_threads_too),
+            NAMED(a_loop_of_awaits_takes_no_stack), NAMED(a_task_begins_when_it_is_awaited),
+            NAMED(many_are_awaited_at_a_time), NAMED(sync_wait_waits_for_other_threads_too),
             NAMED(another_thread_may_end_what_is_awaited),
             NAMED(sync_wait_may_be_called_by_a_coroutine),
 #if defined(__cpp_exceptions)
