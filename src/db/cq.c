@@ -109,13 +109,20 @@ void bkv_cq_uncomplete(bitkv_cq *cq)
     cq->ready_count--;
 }
 
-void bkv_cq_set_status(struct bkv_ready *ready, int status)
+void bkv_cq_set_status_text(struct bkv_ready *ready, int status, struct bkv_text *text)
 {
     ready->completion.status = status;
+    ready->error = text;
+    if (status < 0)
+        ready->completion.error = text != NULL ? text->text : bitkv_strerror(status);
+}
+
+void bkv_cq_set_status(struct bkv_ready *ready, int status)
+{
     if (BKV_LIKELY(status >= 0))
-        return;
-    ready->error = bkv_text_of_error();
-    ready->completion.error = ready->error != NULL ? ready->error->text : bitkv_strerror(status);
+        ready->completion.status = status;
+    else
+        bkv_cq_set_status_text(ready, status, bkv_text_of_error());
 }
 
 static void free_texts(bitkv_cq *cq)

@@ -136,6 +136,8 @@ struct bkv_ready *bkv_cq_complete(bitkv_cq *cq, const bitkv_op *op, uint64_t id)
 void bkv_cq_uncomplete(bitkv_cq *cq);
 /* Sets the status; a failure takes the thread's error context along. */
 void bkv_cq_set_status(struct bkv_ready *ready, int status);
+/* The same with a text that was kept; NULL: there was no memory for it. */
+void bkv_cq_set_status_text(struct bkv_ready *ready, int status, struct bkv_text *text);
 /* The thread's error context; NULL if there is no memory. */
 struct bkv_text *bkv_text_of_error(void);
 /* Tells whoever polls the descriptor. */

@@ -27,7 +27,6 @@
 #include "db/backend.h"
 #include "db/call.h"
 #include "io/io.h"
-#include "io/mapping.h"
 #include "io/ring.h"
 
 #include <errno.h>
@@ -124,19 +123,25 @@ static void end_pending(struct bkv_pending *pending)
 /* To `ready`, with a status and its text. */
 static void complete_with(struct bkv_pending *pending, int rc, struct bkv_text *text)
 {
-    struct bkv_ready *ready = bkv_cq_complete(pending->cq, &pending->op, pending->id);
-    ready->completion.status = rc;
-    ready->error = text;
-    if (rc < 0)
-        ready->completion.error = text != NULL ? text->text : bitkv_strerror(rc);
+    bkv_cq_set_status_text(bkv_cq_complete(pending->cq, &pending->op, pending->id), rc, text);
     end_pending(pending);
+}
+
+/* With the failure that the calling thread has just met. */
+static void complete_failed(struct bkv_pending *pending, int rc)
+{
+    complete_with(pending, rc, bkv_text_of_error());
+}
+
+static int closed_before(void)
+{
+    return bkv_error(BITKV_ERR_CLOSED, "the database was closed before the read began");
 }
 
 static void complete_canceled(struct bkv_pending *pending)
 {
     bkv_mfree(pending->error);
-    (void)bkv_error(BITKV_ERR_CANCELED, "canceled by bitkv_cq_cancel");
-    complete_with(pending, BITKV_ERR_CANCELED, bkv_text_of_error());
+    complete_failed(pending, bkv_error(BITKV_ERR_CANCELED, "canceled by bitkv_cq_cancel"));
 }
 
 /* --- delivering a get ---------------------------------------------------------------------- */
@@ -220,15 +225,10 @@ static void run_task(struct bkv_task *task, bool canceled)
     struct bkv_pending *pending = CONTAINER(task, struct bkv_pending, task);
     struct bitkv *db;
     struct bkv_epoch_slot *slot;
-    int rc = BITKV_ERR_CLOSED;
-    if (canceled) {
-        (void)bkv_error(rc, "the database was closed before the read began");
-    } else {
-        rc = bkv_cq_enter(pending->cq, &db, &slot);
-        if (rc == BITKV_OK) {
-            rc = bkv_cold_read(&pending->cold, slot, pending->bytes);
-            bkv_epoch_exit(slot);
-        }
+    int rc = canceled ? closed_before() : bkv_cq_enter(pending->cq, &db, &slot);
+    if (rc == BITKV_OK) {
+        rc = bkv_cold_read(&pending->cold, slot, pending->bytes);
+        bkv_epoch_exit(slot);
     }
     note_status(pending, rc);
     push(pending);
@@ -243,7 +243,7 @@ static void give_to_pool(struct bkv_pending *pending, struct bitkv *db)
     if (rc == BITKV_OK)
         rc = bkv_pool_submit(pool, &pending->task);
     if (rc != BITKV_OK)
-        complete_with(pending, rc, bkv_text_of_error());
+        complete_failed(pending, rc);
 }
 
 /* --- cold reads: by the ring ---------------------------------------------------------------- */
@@ -294,7 +294,7 @@ static void go_on(struct bkv_pending *pending)
     struct bkv_epoch_slot *slot;
     int rc = bkv_cq_enter(pending->cq, &db, &slot);
     if (rc != BITKV_OK) {
-        complete_with(pending, rc, bkv_text_of_error());
+        complete_failed(pending, rc);
         return;
     }
     give_to_backend(pending, db);
@@ -332,8 +332,7 @@ static void on_ring_result(struct bkv_pending *pending, int result)
         pending->attempts++;
         go_on(pending);
     } else if (got == -EBADF && !is_open(pending->cq)) { /* bkv_ring_void() */
-        int rc = bkv_error(BITKV_ERR_CLOSED, "the database was closed before the read began");
-        complete_with(pending, rc, bkv_text_of_error());
+        complete_failed(pending, closed_before());
     } else if (got < 0) {
         int rc = read_error(pending, (int)-got);
         fail_read(pending, rc, bkv_text_of_error());
@@ -535,8 +534,7 @@ static void give_up_ring(bitkv_cq *cq, struct bitkv *db)
             pending->got = 0; /* it reads from the beginning */
             give_to_pool(pending, db);
         } else if (pending != NULL) {
-            int rc = bkv_error(BITKV_ERR_CLOSED, "the database was closed before the read began");
-            complete_with(pending, rc, bkv_text_of_error());
+            complete_failed(pending, closed_before());
         }
     }
 }

@@ -12,7 +12,6 @@
  */
 #include "db/cq.h"
 
-#include "base/clock.h"
 #include "base/error.h"
 #include "db/pipeline.h"
 

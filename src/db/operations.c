@@ -197,8 +197,9 @@ int bitkv_put_with(bitkv *db, const void *key, size_t key_size, const void *valu
     if (BKV_UNLIKELY(rc != BITKV_OK))
         return rc;
     struct bkv_hash hash = bkv_hash(&db->hash_key, key, key_size);
-    rc = bkv_partition_put(bkv_route(db, &hash), &hash, key, key_size, value, value_size,
-                           durability, NULL);
+    struct bkv_partition *p = bkv_route(db, &hash);
+    bkv_partition_prefetch_put(p, &hash); /* comes while others are put */
+    rc = bkv_partition_put(p, &hash, key, key_size, value, value_size, durability, NULL);
     bkv_epoch_exit(slot);
     return rc;
 }
@@ -217,7 +218,9 @@ int bitkv_del_with(bitkv *db, const void *key, size_t key_size, bitkv_durability
     if (rc != BITKV_OK)
         return rc;
     struct bkv_hash hash = bkv_hash(&db->hash_key, key, key_size);
-    rc = bkv_partition_del(bkv_route(db, &hash), &hash, key, key_size, durability, NULL);
+    struct bkv_partition *p = bkv_route(db, &hash);
+    bkv_partition_prefetch_slot(p, &hash);
+    rc = bkv_partition_del(p, &hash, key, key_size, durability, NULL);
     bkv_epoch_exit(slot);
     return rc;
 }

@@ -188,6 +188,13 @@ void bkv_ring_void(struct bkv_ring *ring)
     }
 }
 
+/* A request is in flight no more. */
+static void count_out(struct bkv_ring *ring, const void *user)
+{
+    ring->in_flight--;
+    ring->others -= user == NULL || user == ring->watch;
+}
+
 bool bkv_ring_take_back(struct bkv_ring *ring, void **user)
 {
     struct io_uring_sq *sq = &ring->uring.sq;
@@ -197,8 +204,7 @@ bool bkv_ring_take_back(struct bkv_ring *ring, void **user)
     __atomic_store_n(sq->ktail, sq->sqe_tail, __ATOMIC_RELEASE);
     const struct io_uring_sqe *sqe = &sq->sqes[sq->sqe_tail & sq->ring_mask];
     *user = (void *)(uintptr_t)sqe->user_data; // NOLINT: as io_uring_sqe_set_data() put it
-    ring->in_flight--;
-    ring->others -= *user == NULL || *user == ring->watch;
+    count_out(ring, *user);
     return true;
 }
 
@@ -209,8 +215,7 @@ bool bkv_ring_next(struct bkv_ring *ring, void **user, int *result)
         *user = io_uring_cqe_get_data(cqe);
         *result = cqe->res;
         io_uring_cqe_seen(&ring->uring, cqe);
-        ring->in_flight--;
-        ring->others -= *user == NULL || *user == ring->watch;
+        count_out(ring, *user);
         if (*user != NULL) /* NULL: how a cancellation went */
             return true;
     }

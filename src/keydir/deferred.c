@@ -4,7 +4,7 @@
  * still on their way from memory.
  *
  * A put that waits for its line waits for most of its time: some 150 ns of
- * 350. So the line is only asked for (bkv_keydir_prefetch_line()), the key is
+ * 350. So the line is only asked for (bkv_keydir_prefetch_put()), the key is
  * kept in one cache line of its own, and moves to the table when DEFERRED more
  * keys have come; by then its line is there. Measured: overwrites 1.4 times as
  * fast, with more than four places no better. (Group prefetching after Chen et

@@ -61,7 +61,8 @@ struct bkv_sink {
 int bkv_partition_get(struct bkv_partition *partition, struct bkv_epoch_slot *slot,
                       const struct bkv_hash *hash, const void *key, size_t key_size,
                       struct bkv_sink *sink);
-/* With `unsynced` they do not wait for a sync: *unsynced receives the position
+/* Writes: prefetch the KeyDir's lines before (bkv_partition_prefetch_put() or
+ * _slot()). With `unsynced` they do not wait for a sync: *unsynced receives the position
  * that has to be synced yet, 0 if none has to. */
 int bkv_partition_put(struct bkv_partition *partition, const struct bkv_hash *hash, const void *key,
                       size_t key_size, const void *value, size_t value_size,

@@ -191,23 +191,30 @@ static int get_settled(struct bkv_partition *p, struct bkv_epoch_slot *slot,
 
 /* --- the operations ---------------------------------------------------------- */
 
+/* The end of every get from memory. */
+static inline int finish(const struct bkv_located *found, struct bkv_epoch_slot *slot,
+                         const struct bkv_hash *hash, const void *key, size_t key_size,
+                         struct bkv_sink *sink, int rc)
+{
+    if (BKV_UNLIKELY(rc == BKV_OTHER_KEY))
+        rc = get_settled(found->partition, slot, hash, key, key_size, sink);
+    count(found->partition, slot, rc);
+    return rc;
+}
+
 /* What is left once the KeyDir has answered. */
 static inline int read_found(const struct bkv_located *found, struct bkv_epoch_slot *slot,
                              const struct bkv_hash *hash, const void *key, size_t key_size,
                              struct bkv_sink *sink)
 {
-    struct bkv_partition *p = found->partition;
     int rc;
     if (found->segment == NULL)
         rc = BITKV_NOT_FOUND;
     else if (BKV_LIKELY(found->mapping != NULL))
         rc = examine_target(found, key, key_size, sink);
     else
-        rc = get_pinned(p, slot, hash, found->location, key, key_size, sink);
-    if (BKV_UNLIKELY(rc == BKV_OTHER_KEY))
-        rc = get_settled(p, slot, hash, key, key_size, sink);
-    count(p, slot, rc);
-    return rc;
+        rc = get_pinned(found->partition, slot, hash, found->location, key, key_size, sink);
+    return finish(found, slot, hash, key, key_size, sink, rc);
 }
 
 static inline struct bkv_located find(struct bkv_partition *p, const struct bkv_hash *hash)
@@ -278,12 +285,7 @@ int bkv_partition_try_found(const struct bkv_located *found, struct bkv_epoch_sl
         return read_found(found, slot, hash, key, key_size, sink);
     }
     int rc = examine_unmapped(found, key, key_size, sink, false);
-    if (rc == BKV_COLD)
-        return rc;
-    if (BKV_UNLIKELY(rc == BKV_OTHER_KEY))
-        rc = get_settled(found->partition, slot, hash, key, key_size, sink);
-    count(found->partition, slot, rc);
-    return rc;
+    return rc == BKV_COLD ? rc : finish(found, slot, hash, key, key_size, sink, rc);
 }
 
 void bkv_partition_count_get(struct bkv_partition *p, const struct bkv_epoch_slot *slot, int rc)

@@ -2,7 +2,7 @@
 /*
  * Writing: a put or delete from the caller's thread to the log and the KeyDir.
  *
- * Before the lock: the KeyDir's lines are prefetched, and the record is put
+ * Before the lock: the caller has prefetched the KeyDir's lines, and the record is put
  * together with the long part of its checksum. Under the lock, some tens of
  * nanoseconds: room, the copy into the tail, sequence and checksum, the
  * KeyDir. After it: waiting for a sync, if asked for.
@@ -392,7 +392,6 @@ int bkv_partition_put(struct bkv_partition *p, const struct bkv_hash *hash, cons
                       bitkv_durability durability, uint64_t *unsynced)
 {
     uint8_t buffer[SMALL_RECORD];
-    bkv_keydir_prefetch_put(p->keydir, hash); /* comes while others are put */
     struct draft d = make_draft(buffer, BKV_RECORD_PUT, key, key_size, value, value_size);
     return perform(p, hash, &d, durability, unsynced);
 }
@@ -401,7 +400,6 @@ int bkv_partition_del(struct bkv_partition *p, const struct bkv_hash *hash, cons
                       size_t key_size, bitkv_durability durability, uint64_t *unsynced)
 {
     uint8_t buffer[SMALL_RECORD];
-    bkv_keydir_prefetch_line(p->keydir, hash);
     struct draft d = make_draft(buffer, BKV_RECORD_DELETE, key, key_size, NULL, 0);
     return perform(p, hash, &d, durability, unsynced);
 }
