@@ -21,4 +21,11 @@ static inline uint64_t bkv_wall_ms(void)
     return (uint64_t)t.tv_sec * 1000u + (uint64_t)t.tv_nsec / 1000000u;
 }
 
+/* Less than a second; a signal may end it sooner. */
+static inline void bkv_sleep_us(uint32_t us)
+{
+    struct timespec t = {.tv_sec = 0, .tv_nsec = (long)us * 1000};
+    (void)clock_nanosleep(CLOCK_MONOTONIC, 0, &t, NULL);
+}
+
 #endif

@@ -31,6 +31,7 @@
  * operation reports BITKV_ERR_NO_MEMORY.
  */
 #include "base/epoch.h"
+#include "base/clock.h"
 
 #include "base/assert.h"
 #include "base/lock.h"
@@ -300,8 +301,7 @@ void bkv_epoch_wait(uint64_t stamp)
         }
         /* Readers leave within microseconds, writers that sync within
          * milliseconds: sleep, do not burn their processor. */
-        struct timespec t = {.tv_sec = 0, .tv_nsec = 200000};
-        (void)clock_nanosleep(CLOCK_MONOTONIC, 0, &t, NULL);
+        bkv_sleep_us(200);
     }
 }
 

@@ -27,7 +27,6 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
 /* How often it is asked whether a thread has ended, 0.2 ms apart. */
@@ -468,11 +467,10 @@ int bitkv_cq_create(bitkv_cq **cq, bitkv *db, const bitkv_cq_options *options)
 /* pthread_join() returns a moment before the kernel has forgotten the thread. */
 static bool thread_lives(int id)
 {
-    struct timespec t = {.tv_sec = 0, .tv_nsec = 200000};
     for (unsigned i = 0; i < FORGOTTEN_WITHIN_TRIES; i++) {
         if (syscall(SYS_tgkill, getpid(), id, 0) != 0 && errno == ESRCH)
             return false;
-        (void)clock_nanosleep(CLOCK_MONOTONIC, 0, &t, NULL);
+        bkv_sleep_us(200);
     }
     return true;
 }

@@ -22,6 +22,7 @@
  */
 #include "db/cq.h"
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/memory.h"
 #include "db/backend.h"
@@ -607,8 +608,7 @@ void bkv_pending_sleep(bitkv_cq *cq, int64_t timeout_ns)
         bkv_pending_flush(cq);
     }
     if (ring && bkv_ring_queued(cq->ring) > 0) { /* the kernel puts them off */
-        struct timespec t = {.tv_sec = 0, .tv_nsec = 200000};
-        (void)clock_nanosleep(CLOCK_MONOTONIC, 0, &t, NULL);
+        bkv_sleep_us(200);
         return;
     }
     atomic_store_explicit(&cq->sleeping, true, memory_order_seq_cst);

@@ -37,7 +37,6 @@
 #include <stdlib.h>
 #include <sys/file.h>
 #include <sys/resource.h>
-#include <time.h>
 
 /* Descriptors that a partition cannot do without, and that everything else in
  * the process gets by with. */
@@ -344,8 +343,7 @@ static void wait_for_calls(struct bitkv *db)
     atomic_store_explicit(&db->closing, true, memory_order_seq_cst);
     bkv_epoch_wait(bkv_epoch_stamp());
     while (atomic_load(&db->scans) > 0) {
-        struct timespec t = {.tv_sec = 0, .tv_nsec = 200000};
-        (void)clock_nanosleep(CLOCK_MONOTONIC, 0, &t, NULL);
+        bkv_sleep_us(200);
     }
 }
 

@@ -24,6 +24,7 @@
  */
 #include "partition/state.h"
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/memory.h"
 #include "io/io.h"
@@ -31,7 +32,6 @@
 
 #include <fcntl.h>
 #include <sys/mman.h>
-#include <time.h>
 
 /* How often a reader that gets no descriptor tries again, 0.2 ms apart: while
  * closed files wait for their readers, and at least, for those of siblings. */
@@ -217,9 +217,8 @@ static int open_file(struct bkv_partition *p, const struct bkv_segment *segment,
  * they leave (bkv_segment_reader()). */
 static void wait_for_readers(struct bkv_partition *p)
 {
-    struct timespec t = {.tv_sec = 0, .tv_nsec = 200000};
     (void)pthread_mutex_unlock(&p->open_mutex);
-    (void)clock_nanosleep(CLOCK_MONOTONIC, 0, &t, NULL);
+    bkv_sleep_us(200);
     (void)pthread_mutex_lock(&p->open_mutex);
 }
 

@@ -24,13 +24,13 @@
 #include "partition/state.h"
 
 #include "base/bytes.h"
+#include "base/clock.h"
 #include "base/crc32c.h"
 #include "base/epoch.h"
 #include "base/error.h"
 #include "base/memory.h"
 
 #include <string.h>
-#include <time.h>
 
 /* Records up to this size are put together on the stack. */
 #define SMALL_RECORD 2048u
@@ -310,11 +310,10 @@ static bool descriptor_may_come(struct bkv_partition *p, int rc, unsigned *attem
         return false;
     bkv_worker_wake(p);
     struct bkv_epoch_slot *slot = bkv_epoch_here();
-    struct timespec t = {.tv_sec = 0, .tv_nsec = 1000000};
     if (slot != NULL)
         bkv_epoch_pause(slot);
     bkv_segments_trim(p);
-    (void)clock_nanosleep(CLOCK_MONOTONIC, 0, &t, NULL);
+    bkv_sleep_us(1000);
     if (slot != NULL)
         bkv_epoch_resume(slot);
     return true;
