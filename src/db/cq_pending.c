@@ -221,17 +221,22 @@ static void deliver(struct bkv_pending *pending)
 /* --- cold reads: by a thread of the pool --------------------------------------------------- */
 
 /* Calls of the database's end before it closes, so this one is a call. */
+static int read_here(struct bkv_pending *pending)
+{
+    struct bitkv *db;
+    struct bkv_epoch_slot *slot;
+    int rc = bkv_cq_enter(pending->cq, &db, &slot);
+    if (rc != BITKV_OK)
+        return rc;
+    rc = bkv_cold_read(&pending->cold, slot, pending->bytes);
+    bkv_epoch_exit(slot);
+    return rc;
+}
+
 static void run_task(struct bkv_task *task, bool canceled)
 {
     struct bkv_pending *pending = CONTAINER(task, struct bkv_pending, task);
-    struct bitkv *db;
-    struct bkv_epoch_slot *slot;
-    int rc = canceled ? closed_before() : bkv_cq_enter(pending->cq, &db, &slot);
-    if (rc == BITKV_OK) {
-        rc = bkv_cold_read(&pending->cold, slot, pending->bytes);
-        bkv_epoch_exit(slot);
-    }
-    note_status(pending, rc);
+    note_status(pending, canceled ? closed_before() : read_here(pending));
     push(pending);
 }
 
