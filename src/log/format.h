@@ -8,7 +8,7 @@
 
 #include <stdint.h>
 
-#define BKV_FORMAT_VERSION 1u
+#define BKV_FORMAT_VERSION 2u
 
 /* --- records ------------------------------------------------------------- */
 /*
@@ -16,9 +16,9 @@
  *  4  u32  value_size
  *  8  u16  key_size
  * 10  u8   type
- * 11  u8   flags       0
+ * 11  u8   flags
  * 12  u64  sequence
- * 20       body        key, value, zero padding
+ * 20       body        deadline (with BKV_RECORD_EXPIRES), key, value, zero padding
  */
 #define BKV_RECORD_CRC        0u
 #define BKV_RECORD_VALUE_SIZE 4u
@@ -27,6 +27,11 @@
 #define BKV_RECORD_FLAGS      11u
 #define BKV_RECORD_SEQUENCE   12u
 #define BKV_RECORD_HEADER     20u
+
+/* Of a PUT only: the body begins with a u64, milliseconds since 1970, from which
+ * on the record counts as absent. */
+#define BKV_RECORD_EXPIRES  1u
+#define BKV_RECORD_DEADLINE 8u
 
 /* Records begin at multiples of 8 bytes. */
 #define BKV_RECORD_ALIGNMENT 8u
@@ -50,14 +55,18 @@ enum bkv_record_type {
  * 24  16   database id
  * 40  u64  base sequence: no record of the segment has a smaller one
  * 48  u8   kind
- * 49  11   zero
+ * 49  3    zero
+ * 52  u64  last sequence; 0 in a stream segment
  * 60  u32  CRC-32C of bytes 0-59
  */
 #define BKV_SEGMENT_MAGIC  "BITKVSEG"
 #define BKV_SEGMENT_HEADER 64u
 
 enum bkv_segment_kind {
-    BKV_SEGMENT_STREAM = 0, /* written by puts and deletes, in order of sequence */
+    BKV_SEGMENT_STREAM = 0, /* written by puts and deletes, every sequence number in order */
+    /* what compaction left of all records from base to last sequence, in order;
+     * in the place of every segment that lies within these bounds */
+    BKV_SEGMENT_COMPACTED = 1,
 };
 
 /* --- hints ------------------------------------------------------------------- */

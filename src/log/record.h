@@ -38,10 +38,23 @@ static inline uint64_t bkv_segment_seed(const uint8_t database_id[16], uint32_t 
     return bkv_get64(database_id) ^ ((uint64_t)partition << 48) ^ segment_id;
 }
 
-/* Bytes that a record takes in the log, padding included. */
+/* Bytes between header and key. */
+static inline uint32_t bkv_record_prefix(uint8_t flags)
+{
+    return (flags & BKV_RECORD_EXPIRES) * BKV_RECORD_DEADLINE;
+}
+
+/* Bytes that a record without flags takes in the log, padding included. */
 static inline uint64_t bkv_record_size(uint64_t key_size, uint64_t value_size)
 {
     return bkv_size_of_code(bkv_size_code(BKV_RECORD_HEADER + key_size + value_size));
+}
+
+/* The same of any record. */
+static inline uint64_t bkv_record_size_of(const struct bkv_record *record)
+{
+    return bkv_record_size((uint64_t)record->key_size + bkv_record_prefix(record->flags),
+                           record->value_size);
 }
 
 /* Header with crc and sequence still open: bytes 0-3 and 12-19 are zero. */
@@ -77,7 +90,7 @@ static inline bool bkv_record_plausible(const struct bkv_record *record)
 {
     switch (record->type) {
     case BKV_RECORD_PUT:
-        return record->flags == 0 && record->key_size > 0 &&
+        return (record->flags & ~BKV_RECORD_EXPIRES) == 0 && record->key_size > 0 &&
                record->value_size <= BITKV_VALUE_SIZE_MAX;
     case BKV_RECORD_DELETE:
         return record->flags == 0 && record->key_size > 0 && record->value_size == 0;
@@ -96,8 +109,7 @@ static inline bool bkv_record_verify(const uint8_t *bytes, uint64_t size, uint64
     if (size < BKV_RECORD_HEADER)
         return false;
     *record = bkv_record_peek(bytes);
-    if (!bkv_record_plausible(record) ||
-        bkv_record_size(record->key_size, record->value_size) != size)
+    if (!bkv_record_plausible(record) || bkv_record_size_of(record) != size)
         return false;
     uint32_t crc = bkv_record_crc_begin(bytes);
     crc = bkv_crc32c(crc, bytes + BKV_RECORD_HEADER, size - BKV_RECORD_HEADER);
@@ -107,12 +119,20 @@ static inline bool bkv_record_verify(const uint8_t *bytes, uint64_t size, uint64
 
 static inline const uint8_t *bkv_record_key(const uint8_t *bytes)
 {
-    return bytes + BKV_RECORD_HEADER;
+    return bytes + BKV_RECORD_HEADER + bkv_record_prefix(bytes[BKV_RECORD_FLAGS]);
 }
 
 static inline const uint8_t *bkv_record_value(const uint8_t *bytes, const struct bkv_record *record)
 {
-    return bytes + BKV_RECORD_HEADER + record->key_size;
+    return bkv_record_key(bytes) + record->key_size;
+}
+
+/* When the record expires, in milliseconds since 1970; UINT64_MAX: never. */
+static inline uint64_t bkv_record_deadline(const uint8_t *bytes)
+{
+    return (bytes[BKV_RECORD_FLAGS] & BKV_RECORD_EXPIRES) != 0
+               ? bkv_get64(bytes + BKV_RECORD_HEADER)
+               : UINT64_MAX;
 }
 
 #endif

@@ -90,7 +90,7 @@ static int try_record(struct bkv_scanner *s, uint64_t offset, uint64_t size_max,
     struct bkv_record record = bkv_record_peek(bytes);
     if (!bkv_record_plausible(&record))
         return BITKV_OK;
-    uint64_t size = bkv_record_size(record.key_size, record.value_size);
+    uint64_t size = bkv_record_size_of(&record);
     if (size > s->end - offset || size > size_max)
         return BITKV_OK;
     *tried = size;
@@ -102,7 +102,9 @@ static int try_record(struct bkv_scanner *s, uint64_t offset, uint64_t size_max,
     } else {
         rc = verify_large(s, offset, size, &record, valid);
         if (rc == BITKV_OK && *valid) /* the key, again */
-            rc = fetch(s, offset, BKV_RECORD_HEADER + record.key_size, &bytes);
+            rc = fetch(s, offset,
+                       BKV_RECORD_HEADER + bkv_record_prefix(record.flags) + record.key_size,
+                       &bytes);
     }
     if (rc == BITKV_OK && *valid) {
         *item = (struct bkv_scan_item){

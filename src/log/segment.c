@@ -15,6 +15,7 @@ enum {
     AT_DATABASE_ID = 24,
     AT_BASE_SEQUENCE = 40,
     AT_KIND = 48,
+    AT_LAST_SEQUENCE = 52,
     AT_CRC = 60,
 };
 
@@ -29,6 +30,7 @@ void bkv_segment_header_encode(uint8_t bytes[BKV_SEGMENT_HEADER],
     memcpy(bytes + AT_DATABASE_ID, header->database_id, 16);
     bkv_put64(bytes + AT_BASE_SEQUENCE, header->base_sequence);
     bytes[AT_KIND] = header->kind;
+    bkv_put64(bytes + AT_LAST_SEQUENCE, header->last_sequence);
     bkv_put32(bytes + AT_CRC, bkv_crc32c(0, bytes, AT_CRC));
 }
 
@@ -54,7 +56,7 @@ static enum bkv_segment_state judge(const uint8_t *bytes, const struct bkv_segme
         bkv_get64(bytes + AT_ID) != expected->id ||
         memcmp(bytes + AT_DATABASE_ID, expected->database_id, 16) != 0)
         return BKV_SEGMENT_FOREIGN;
-    if (bytes[AT_KIND] != BKV_SEGMENT_STREAM)
+    if (bytes[AT_KIND] > BKV_SEGMENT_COMPACTED)
         return BKV_SEGMENT_NEWER;
     return BKV_SEGMENT_VALID;
 }
@@ -70,6 +72,7 @@ int bkv_segment_header_read(const struct bkv_file *file, struct bkv_segment_head
     *state = judge(bytes, expected);
     if (*state == BKV_SEGMENT_VALID) {
         expected->base_sequence = bkv_get64(bytes + AT_BASE_SEQUENCE);
+        expected->last_sequence = bkv_get64(bytes + AT_LAST_SEQUENCE);
         expected->kind = bytes[AT_KIND];
     }
     return BITKV_OK;

@@ -14,6 +14,7 @@ struct bkv_segment_header {
     uint8_t kind;
     uint64_t id;
     uint64_t base_sequence;
+    uint64_t last_sequence; /* of a compacted segment; 0: not known */
     uint8_t database_id[16];
 };
 
@@ -29,7 +30,7 @@ enum bkv_segment_state {
 };
 
 /* Reads and judges the header of a file that should be `expected`'s; takes
- * base_sequence and kind from it. Only a system error is a failure. */
+ * base_sequence, last_sequence and kind from it. Only a system error is a failure. */
 int bkv_segment_header_read(const struct bkv_file *file, struct bkv_segment_header *expected,
                             enum bkv_segment_state *state);
 

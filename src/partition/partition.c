@@ -111,6 +111,16 @@ int bkv_partition_stop(struct bkv_partition *p, bool clean)
     return rc;
 }
 
+void bkv_partition_lock(struct bkv_partition *p)
+{
+    bkv_lock(&p->lock);
+}
+
+void bkv_partition_unlock(struct bkv_partition *p)
+{
+    bkv_unlock(&p->lock);
+}
+
 /* --- statistics -------------------------------------------------------------------------- */
 
 static void add_keys_and_segments(struct bkv_partition *p, bitkv_statistics *s)

@@ -42,6 +42,21 @@ int bkv_partition_await(struct bkv_partition *partition);
  * checkpoint first; their first error is returned. No operation may run. */
 int bkv_partition_stop(struct bkv_partition *partition, bool clean);
 
+/* Writers stand still between the two. Of several partitions in order of their
+ * index; some microseconds, no system call. */
+void bkv_partition_lock(struct bkv_partition *partition);
+void bkv_partition_unlock(struct bkv_partition *partition);
+
+/* Keeps the files of all segments that the partition has at its beginning, and
+ * what is needed to read them by location: compaction may replace them, but
+ * takes nothing away before it has ended. */
+struct bkv_hold {
+    uint64_t removals; /* of the partition, when it began */
+    struct bkv_hold *next, *previous;
+};
+void bkv_hold_begin(struct bkv_partition *partition, struct bkv_hold *hold); /* locked */
+void bkv_hold_end(struct bkv_partition *partition, struct bkv_hold *hold);   /* not locked */
+
 /* Where the value that was read goes. */
 struct bkv_sink {
     enum bkv_sink_kind {

@@ -76,8 +76,9 @@ static inline int examine(const struct bkv_located *t, const uint8_t *bytes, con
 static bool key_is_there(const struct bkv_located *t, const void *key, size_t key_size,
                          uint8_t *buffer, size_t capacity)
 {
-    uint64_t size = BKV_RECORD_HEADER + key_size;
-    if (size > capacity || size > t->size ||
+    /* With a deadline; without one, some of the value comes along. */
+    uint64_t size = bkv_min64(t->size, BKV_RECORD_HEADER + BKV_RECORD_DEADLINE + key_size);
+    if (size < BKV_RECORD_HEADER || size > capacity ||
         bkv_file_read_exact(&t->mapping->file, buffer, size, t->offset) != BITKV_OK)
         return false;
     return bkv_record_is_of(buffer, t->size, key, key_size);

@@ -22,7 +22,7 @@ static inline bool bkv_record_is_of(const uint8_t *bytes, uint64_t size, const v
 {
     struct bkv_record record = bkv_record_peek(bytes);
     return record.type == BKV_RECORD_PUT && record.key_size == key_size &&
-           BKV_RECORD_HEADER + key_size <= size &&
+           BKV_RECORD_HEADER + bkv_record_prefix(record.flags) + key_size <= size &&
            memcmp(bkv_record_key(bytes), key, key_size) == 0;
 }
 

@@ -53,7 +53,7 @@ static int fetch(struct scan *scan, const struct bkv_mapping *mapping, uint64_t 
         return BITKV_OK;
     }
     if ((scan->flags & BITKV_SCAN_KEYS) != 0)
-        size = bkv_min64(size, BKV_RECORD_HEADER + BITKV_KEY_SIZE_MAX);
+        size = bkv_min64(size, BKV_RECORD_HEADER + BKV_RECORD_DEADLINE + BITKV_KEY_SIZE_MAX);
     if (size > scan->capacity) {
         uint8_t *larger = bkv_realloc(scan->buffer, size);
         if (larger == NULL)
@@ -77,7 +77,7 @@ static bool verify(struct scan *scan, const struct bkv_keydir_entry *entry, cons
                record->type == BKV_RECORD_PUT;
     *record = bkv_record_peek(bytes);
     if (record->type != BKV_RECORD_PUT || !bkv_record_plausible(record) ||
-        bkv_record_size(record->key_size, record->value_size) != size)
+        bkv_record_size_of(record) != size)
         return false;
     struct bkv_hash hash =
         bkv_hash(&scan->p->store->manifest.hash_key, bkv_record_key(bytes), record->key_size);

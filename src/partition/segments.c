@@ -115,6 +115,28 @@ void bkv_segment_uninstall_last(struct bkv_partition *p, struct bkv_segment *bef
     bkv_mfree(segment);
 }
 
+/* --- holds ---------------------------------------------------------------------- */
+
+void bkv_hold_begin(struct bkv_partition *p, struct bkv_hold *hold)
+{
+    *hold = (struct bkv_hold){.removals = p->removals, .next = p->holds};
+    if (p->holds != NULL)
+        p->holds->previous = hold;
+    p->holds = hold;
+}
+
+void bkv_hold_end(struct bkv_partition *p, struct bkv_hold *hold)
+{
+    bkv_lock(&p->lock);
+    if (hold->next != NULL)
+        hold->next->previous = hold->previous;
+    if (hold->previous != NULL)
+        hold->previous->next = hold->next;
+    else
+        p->holds = hold->next;
+    bkv_unlock(&p->lock);
+}
+
 /* --- retiring: under open_mutex ------------------------------------------------- */
 
 static void reclaim(struct bkv_partition *p)

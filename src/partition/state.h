@@ -134,6 +134,8 @@ struct bkv_partition {
     uint32_t sealed_count;            /* of this opening: each holds a descriptor */
     uint64_t next_id;
     _Atomic uint32_t next_number;
+    uint64_t removals; /* segments that were taken out so far */
+    struct bkv_hold *holds;
 
     /* the spare segment: made by the worker, taken under `lock` */
     struct bkv_spare *_Atomic spare;
@@ -230,9 +232,17 @@ int bkv_tail_ensure(struct bkv_partition *p, uint64_t size);
 int bkv_tail_resume(struct bkv_partition *p, struct bkv_segment *segment);
 /* The active segment becomes SEALED; there is no tail afterwards. Under `lock`. */
 void bkv_tail_seal(struct bkv_partition *p);
-/* A record with a segment of its own. Under `lock`. */
-int bkv_tail_write_jumbo(struct bkv_partition *p, const uint8_t *header, uint32_t crc,
-                         const void *key, size_t key_size, const void *value, size_t value_size,
+/* A record that needs a segment of its own. */
+struct bkv_jumbo {
+    const uint8_t *head; /* header, and deadline if it has one */
+    uint64_t head_size;
+    uint32_t crc; /* over everything but sequence and place */
+    const void *key, *value;
+    size_t key_size, value_size;
+    uint64_t size; /* of the whole, padding included */
+};
+/* Under `lock`. */
+int bkv_tail_write_jumbo(struct bkv_partition *p, const struct bkv_jumbo *record,
                          uint64_t *location);
 /* The worker's part: reserve and fault in what comes next. */
 void bkv_tail_ahead(struct bkv_partition *p);

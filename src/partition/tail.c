@@ -340,38 +340,38 @@ int bkv_tail_ensure(struct bkv_partition *p, uint64_t size)
 /* --- records that are larger than a segment ---------------------------------------------- */
 
 static int write_jumbo_file(struct bkv_partition *p, const struct bkv_segment *segment,
-                            struct bkv_mapping *mapping, const uint8_t *header, const void *key,
-                            size_t key_size, const void *value, size_t value_size)
+                            struct bkv_mapping *mapping, const struct bkv_jumbo *record)
 {
     const struct bkv_file *file = &mapping->file;
+    uint8_t head[BKV_RECORD_HEADER + BKV_RECORD_DEADLINE];
+    memcpy(head, record->head, record->head_size);
+    bkv_record_finish(head, record->crc, p->next_sequence, segment->seed, BKV_SEGMENT_HEADER);
     uint64_t at = BKV_SEGMENT_HEADER;
     int rc = write_header(p, segment, mapping);
     if (rc == BITKV_OK)
-        rc = bkv_file_write(file, header, BKV_RECORD_HEADER, at);
-    at += BKV_RECORD_HEADER;
+        rc = bkv_file_write(file, head, record->head_size, at);
+    at += record->head_size;
     if (rc == BITKV_OK)
-        rc = bkv_file_write(file, key, key_size, at);
-    at += key_size;
+        rc = bkv_file_write(file, record->key, record->key_size, at);
+    at += record->key_size;
     if (rc == BITKV_OK)
-        rc = bkv_file_write(file, value, value_size, at);
+        rc = bkv_file_write(file, record->value, record->value_size, at);
     /* The padding: the file was extended with zeros, or is now. */
     if (rc == BITKV_OK)
         rc = bkv_file_truncate(file, atomic_load(&segment->size));
     return rc;
 }
 
-int bkv_tail_write_jumbo(struct bkv_partition *p, const uint8_t *header, uint32_t crc,
-                         const void *key, size_t key_size, const void *value, size_t value_size,
+int bkv_tail_write_jumbo(struct bkv_partition *p, const struct bkv_jumbo *record,
                          uint64_t *location)
 {
-    uint64_t size = bkv_record_size(key_size, value_size);
     int rc = check_sealed(p);
     if (rc != BITKV_OK)
         return rc;
     struct bkv_segment *segment = bkv_segment_new(p, p->next_id++);
     if (segment == NULL)
         return BITKV_ERR_NO_MEMORY;
-    uint64_t file_size = BKV_SEGMENT_HEADER + size;
+    uint64_t file_size = BKV_SEGMENT_HEADER + record->size;
     atomic_store(&segment->size, file_size);
     segment->base_sequence = p->next_sequence;
 
@@ -379,10 +379,7 @@ int bkv_tail_write_jumbo(struct bkv_partition *p, const uint8_t *header, uint32_
     rc = create_file(p, segment->id, file_size, file_size, &mapping);
     if (rc != BITKV_OK)
         goto err_segment;
-    uint8_t final[BKV_RECORD_HEADER];
-    memcpy(final, header, sizeof final);
-    bkv_record_finish(final, crc, p->next_sequence, segment->seed, BKV_SEGMENT_HEADER);
-    rc = write_jumbo_file(p, segment, mapping, final, key, key_size, value, value_size);
+    rc = write_jumbo_file(p, segment, mapping, record);
     if (rc == BITKV_OK)
         rc = bkv_segment_install(p, segment);
     if (rc != BITKV_OK)
@@ -392,7 +389,7 @@ int bkv_tail_write_jumbo(struct bkv_partition *p, const uint8_t *header, uint32_
         bkv_tail_seal(p);
     bkv_segment_set_open(p, segment, mapping);
     set_tail(p, segment, mapping, file_size, file_size, file_size);
-    *location = bkv_location(segment->number, BKV_SEGMENT_HEADER, bkv_size_code(size));
+    *location = bkv_location(segment->number, BKV_SEGMENT_HEADER, bkv_size_code(record->size));
     return BITKV_OK;
 
 err_file:

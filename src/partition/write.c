@@ -44,7 +44,8 @@
 #define DESCRIPTOR_WAITS_MIN 200u
 
 struct draft {
-    uint8_t *bytes; /* header, or for small records all of it */
+    uint8_t *bytes; /* header and deadline, or for small records all of it */
+    uint64_t head;  /* bytes of the former */
     uint64_t size;  /* of the whole record, padding included */
     uint32_t crc;   /* over everything but sequence and place */
     bool small;
@@ -61,18 +62,22 @@ static uint32_t crc_zeros(uint32_t crc, uint64_t size)
     return bkv_crc32c(crc, zeros, (size_t)size);
 }
 
-/* Puts the record together in `buffer` of SMALL_RECORD bytes. */
-static struct draft make_draft(uint8_t *buffer, enum bkv_record_type type, const void *key,
-                               size_t key_size, const void *value, size_t value_size)
+/* Puts the record together in `buffer` of SMALL_RECORD bytes. `deadline`: UINT64_MAX
+ * if it does not expire. */
+static struct draft make_draft(uint8_t *buffer, enum bkv_record_type type, uint64_t deadline,
+                               const void *key, size_t key_size, const void *value,
+                               size_t value_size)
 {
     struct bkv_record record = {
         .value_size = (uint32_t)value_size,
         .key_size = (uint16_t)key_size,
         .type = (uint8_t)type,
+        .flags = deadline != UINT64_MAX ? BKV_RECORD_EXPIRES : 0,
     };
     struct draft d = {
         .bytes = buffer,
-        .size = bkv_record_size(key_size, value_size),
+        .head = BKV_RECORD_HEADER + bkv_record_prefix(record.flags),
+        .size = bkv_record_size_of(&record),
         .is_put = type == BKV_RECORD_PUT,
         .key = key,
         .value = value,
@@ -80,18 +85,21 @@ static struct draft make_draft(uint8_t *buffer, enum bkv_record_type type, const
         .value_size = value_size,
     };
     bkv_record_begin(buffer, &record);
+    if (record.flags != 0)
+        bkv_put64(buffer + BKV_RECORD_HEADER, deadline);
     d.small = d.size <= SMALL_RECORD;
-    uint64_t used = BKV_RECORD_HEADER + key_size + value_size;
+    uint64_t used = d.head + key_size + value_size;
     d.crc = bkv_record_crc_begin(buffer);
     if (d.small) {
-        uint8_t *body = buffer + BKV_RECORD_HEADER;
+        uint8_t *body = buffer + d.head;
         if (key_size > 0) /* a mark has none */
             memcpy(body, key, key_size);
         if (value_size > 0)
             memcpy(body + key_size, value, value_size);
         memset(buffer + used, 0, d.size - used);
-        d.crc = bkv_crc32c(d.crc, body, d.size - BKV_RECORD_HEADER);
+        d.crc = bkv_crc32c(d.crc, buffer + BKV_RECORD_HEADER, d.size - BKV_RECORD_HEADER);
     } else {
+        d.crc = bkv_crc32c(d.crc, buffer + BKV_RECORD_HEADER, d.head - BKV_RECORD_HEADER);
         d.crc = bkv_crc32c(d.crc, key, key_size);
         d.crc = bkv_crc32c(d.crc, value, value_size);
         d.crc = crc_zeros(d.crc, d.size - used);
@@ -107,11 +115,11 @@ static void copy_to(uint8_t *to, const struct draft *d)
         memcpy(to, d->bytes, d->size);
         return;
     }
-    uint64_t used = BKV_RECORD_HEADER + d->key_size + d->value_size;
-    memcpy(to, d->bytes, BKV_RECORD_HEADER);
-    memcpy(to + BKV_RECORD_HEADER, d->key, d->key_size);
+    uint64_t used = d->head + d->key_size + d->value_size;
+    memcpy(to, d->bytes, d->head);
+    memcpy(to + d->head, d->key, d->key_size);
     if (d->value_size > 0)
-        memcpy(to + BKV_RECORD_HEADER + d->key_size, d->value, d->value_size);
+        memcpy(to + d->head + d->key_size, d->value, d->value_size);
     memset(to + used, 0, d->size - used);
 }
 
@@ -169,8 +177,17 @@ static int append(struct bkv_partition *p, const struct draft *d, bitkv_durabili
     struct bkv_tail *tail = &p->tail;
     int rc;
     if (BKV_UNLIKELY(d->size > p->store->options.max_file_size - BKV_SEGMENT_HEADER)) {
-        rc = bkv_tail_write_jumbo(p, d->bytes, d->crc, d->key, d->key_size, d->value, d->value_size,
-                                  location);
+        struct bkv_jumbo jumbo = {
+            .head = d->bytes,
+            .head_size = d->head,
+            .crc = d->crc,
+            .key = d->key,
+            .key_size = d->key_size,
+            .value = d->value,
+            .value_size = d->value_size,
+            .size = d->size,
+        };
+        rc = bkv_tail_write_jumbo(p, &jumbo, location);
         if (rc != BITKV_OK)
             return rc;
     } else {
@@ -391,7 +408,8 @@ int bkv_partition_put(struct bkv_partition *p, const struct bkv_hash *hash, cons
                       bitkv_durability durability, uint64_t *unsynced)
 {
     uint8_t buffer[SMALL_RECORD];
-    struct draft d = make_draft(buffer, BKV_RECORD_PUT, key, key_size, value, value_size);
+    struct draft d =
+        make_draft(buffer, BKV_RECORD_PUT, UINT64_MAX, key, key_size, value, value_size);
     return perform(p, hash, &d, durability, unsynced);
 }
 
@@ -399,7 +417,7 @@ int bkv_partition_del(struct bkv_partition *p, const struct bkv_hash *hash, cons
                       size_t key_size, bitkv_durability durability, uint64_t *unsynced)
 {
     uint8_t buffer[SMALL_RECORD];
-    struct draft d = make_draft(buffer, BKV_RECORD_DELETE, key, key_size, NULL, 0);
+    struct draft d = make_draft(buffer, BKV_RECORD_DELETE, UINT64_MAX, key, key_size, NULL, 0);
     return perform(p, hash, &d, durability, unsynced);
 }
 
@@ -412,7 +430,7 @@ void bkv_append_mark(struct bkv_partition *p, uint64_t segment_id, uint64_t offs
     bkv_put64(value, segment_id);
     bkv_put64(value + 8, offset);
     uint8_t buffer[SMALL_RECORD];
-    struct draft d = make_draft(buffer, BKV_RECORD_MARK, NULL, 0, value, sizeof value);
+    struct draft d = make_draft(buffer, BKV_RECORD_MARK, UINT64_MAX, NULL, 0, value, sizeof value);
     uint64_t location;
     bkv_lock(&p->lock);
     const struct bkv_tail *tail = &p->tail;
