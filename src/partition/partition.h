@@ -106,9 +106,9 @@ void bkv_partition_stats(struct bkv_partition *partition, bitkv_statistics *stat
 /* Where a record was found. */
 struct bkv_located {
     struct bkv_partition *partition;
-    const struct bkv_segment *segment; /* NULL: the key is not there */
-    struct bkv_mapping *mapping;       /* NULL: the segment is closed */
-    uint64_t offset, size;             /* of the record */
+    struct bkv_segment *segment; /* NULL: the key is not there */
+    struct bkv_mapping *mapping; /* NULL: the segment is closed */
+    uint64_t offset, size;       /* of the record */
     uint64_t location;
 };
 
@@ -136,7 +136,8 @@ int bkv_partition_try_found(const struct bkv_located *found, struct bkv_epoch_sl
  * depend on what becomes of the key. */
 struct bkv_cold {
     struct bkv_partition *partition;
-    struct bkv_mapping *mapping; /* a reference; NULL: the segment has to be opened */
+    struct bkv_segment *segment; /* a reference, if it has to be opened; else NULL */
+    struct bkv_mapping *mapping; /* a reference; NULL: see segment */
     int fd;                      /* to read by; -1: by bkv_cold_read() only */
     uint64_t location;
     uint64_t offset, size; /* in the file */
