@@ -26,8 +26,8 @@ struct bitkv {
 
     struct bkv_store store;
     struct bkv_fork_member fork_member;
-    _Atomic uint32_t scans; /* that run: closing waits for them */
-    bool guarded;           /* the SIGBUS guard is ours to release */
+    _Atomic uint32_t long_calls; /* that run: closing waits for them */
+    bool guarded;                /* the SIGBUS guard is ours to release */
 
     /* completion queues */
     bitkv_backend backend;      /* never AUTO */
@@ -40,8 +40,5 @@ struct bitkv {
     uint64_t opened_in_ns;
     char io_mode_reason[96];
 };
-
-/* Does the calling thread run a callback of bitkv_scan() on this database? */
-bool bkv_db_scanning_here(const struct bitkv *db);
 
 #endif

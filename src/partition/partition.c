@@ -38,17 +38,21 @@ static void release(struct bkv_partition *p)
     bkv_mfree(p);
 }
 
-/* The host's signals are not for our threads. SIGBUS is: the guard needs it. */
+void bkv_thread_signals(sigset_t *blocked)
+{
+    (void)sigfillset(blocked);
+    (void)sigdelset(blocked, SIGBUS);
+    (void)sigdelset(blocked, SIGSEGV);
+    (void)sigdelset(blocked, SIGILL);
+    (void)sigdelset(blocked, SIGFPE);
+    (void)sigdelset(blocked, SIGABRT);
+}
+
 static int start_thread(struct bkv_partition *p)
 {
     sigset_t all;
     sigset_t before;
-    (void)sigfillset(&all);
-    (void)sigdelset(&all, SIGBUS);
-    (void)sigdelset(&all, SIGSEGV);
-    (void)sigdelset(&all, SIGILL);
-    (void)sigdelset(&all, SIGFPE);
-    (void)sigdelset(&all, SIGABRT);
+    bkv_thread_signals(&all);
     (void)pthread_sigmask(SIG_SETMASK, &all, &before);
     int error = pthread_create(&p->thread, NULL, bkv_worker_main, p);
     (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
@@ -175,6 +179,10 @@ void bkv_partition_stats(struct bkv_partition *p, bitkv_statistics *s)
     s->bytes_written += atomic_load(&p->bytes_written);
     s->syncs_total += atomic_load(&p->syncs);
     s->checkpoints_total += atomic_load(&p->checkpoints);
+    s->compactions_total += atomic_load(&p->compactions);
+    s->compaction_bytes_read += atomic_load(&p->compact_read);
+    s->compaction_bytes_written += atomic_load(&p->compact_written);
+    s->expired_total += atomic_load(&p->expired);
     s->keydir_bytes += bkv_keydir_memory(p->keydir);
     s->segments_open += atomic_load(&p->open_count);
     /* `synced` first: it never passes `appended`. */

@@ -94,6 +94,12 @@ struct bkv_scan_failure {
  * that could not be read are in `failure`, and the others are visited. */
 int bkv_partition_scan(struct bkv_partition *partition, unsigned flags, bitkv_scan_cb scan_cb,
                        void *user, const _Atomic bool *stop, struct bkv_scan_failure *failure);
+/* Compacts all that has anything to give up, in the caller's thread; `slice` as of
+ * struct bkv_pace. Not in an epoch section. */
+int bkv_partition_compact(struct bkv_partition *partition, int (*slice)(void *user, uint64_t bytes),
+                          void *user);
+/* Bytes of the data files. In an epoch section. */
+uint64_t bkv_partition_compactable(struct bkv_partition *partition);
 /* Adds its figures to `statistics`; gauges of the whole database are left. */
 void bkv_partition_stats(struct bkv_partition *partition, bitkv_statistics *statistics);
 

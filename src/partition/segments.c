@@ -178,7 +178,12 @@ void bkv_hold_end(struct bkv_partition *p, struct bkv_hold *hold)
         hold->previous->next = hold->next;
     else
         p->holds = hold->next;
+    bool removed = p->removed != NULL;
     bkv_unlock(&p->lock);
+    if (removed) {
+        atomic_store(&p->reclaim_asked, true);
+        bkv_worker_wake(p);
+    }
 }
 
 /* --- retiring: under open_mutex ------------------------------------------------- */

@@ -49,6 +49,7 @@
 #include "partition/partition.h"
 
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 
 enum bkv_segment_phase {
@@ -143,6 +144,7 @@ struct bkv_partition {
 
     /* the writers' */
     _Alignas(64) struct bkv_lock lock;
+    uint64_t died;       /* bytes, since the compactor was last told */
     bool sync_armed;     /* the worker knows that something waits for the interval */
     uint64_t since_sync; /* bytes appended since the last sync began */
     struct bkv_tail tail;
@@ -186,7 +188,7 @@ struct bkv_partition {
     pthread_t compactor;
     bool compactor_started;        /* worker's */
     _Atomic uint32_t compact_wake; /* futex word */
-    uint64_t compact_due_ms;       /* compactor's: when records will have expired; 0: none will */
+    _Atomic bool reclaim_asked;    /* segments have been taken out, or a hold has ended */
     _Atomic uint64_t compactions, compact_read, compact_written, expired;
 
     /* the worker */
@@ -196,9 +198,10 @@ struct bkv_partition {
     _Atomic bool stopping;
     bool stop_clean;
     uint64_t sync_due_ns;     /* worker's; 0: nothing waits */
+    uint64_t reclaim_due_ns;  /* worker's: when to look at `removed` again; 0: not */
     uint64_t serve_due_ns;    /* worker's: when patience with a waiter ends; 0: nobody has any */
     uint64_t checkpoint_tail; /* worker's: `appended` at the last checkpoint */
-    bool checkpoint_valid;    /* worker's: there is one on disk that fits */
+    _Atomic bool checkpoint_valid; /* there is one on disk that fits */
     _Atomic uint64_t checkpoint_bytes;
     _Atomic uint64_t checkpoints;
     int stop_result;
@@ -330,6 +333,15 @@ void bkv_append_mark(struct bkv_partition *p, uint64_t segment_id, uint64_t offs
 int bkv_seal_next(struct bkv_partition *p, bool *did);
 int bkv_checkpoint_write(struct bkv_partition *p);
 
+/* --- compactor.c: see compact.h ----------------------------------------------------- */
+
+/* Worker's: there may be something to compact. */
+void bkv_compactor_wake(struct bkv_partition *p);
+void bkv_compactor_stop(struct bkv_partition *p);
+/* Worker's: unlinks and frees the segments that were replaced and that nobody can
+ * be using any more. True if some are left that no hold keeps: try again soon. */
+bool bkv_removed_reclaim(struct bkv_partition *p);
+
 /* --- worker.c ---------------------------------------------------------------------------- */
 
 void *bkv_worker_main(void *partition);
@@ -340,6 +352,10 @@ void bkv_worker_urgent(struct bkv_partition *p);
 /* Between two slices of a job that nobody waits for: the same, and a rest, but
  * not when the database is being closed or the worker has fallen behind. */
 void bkv_worker_yield(struct bkv_partition *p, uint64_t *slice_begun_ns);
+
+/* What a thread of the library's own keeps out: the host's signals are not for it.
+ * SIGBUS is: the guard needs it. */
+void bkv_thread_signals(sigset_t *blocked);
 
 /* --- recovery.c ---------------------------------------------------------------------------- */
 
