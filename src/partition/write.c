@@ -375,6 +375,11 @@ static int del_locked(struct bkv_partition *p, const struct bkv_hash *hash, cons
         return rc;
     if (!bkv_keydir_find(p->keydir, hash, &location))
         return BITKV_NOT_FOUND;
+    rc = bkv_keydir_prepare_remove(p->keydir, hash);
+    if (rc != BITKV_OK)
+        return bkv_error(rc,
+                         "no memory to keep a snapshot of the KeyDir of partition %u from a delete",
+                         p->index);
     rc = append(p, d, durability, &location);
     if (rc != BITKV_OK)
         return rc;
