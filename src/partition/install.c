@@ -129,21 +129,21 @@ static int move_one(struct bkv_compaction *c, const struct bkv_move *move)
     struct bkv_partition *p = c->p;
     struct bkv_entry entry = {.lo = move->lo, .packed = move->to};
     struct bkv_hash hash = bkv_entry_hash(&entry);
-    uint64_t now = 0;
-    if (!bkv_keydir_find(p->keydir, &hash, &now) || now != move->from)
-        return BITKV_OK;
     if (bkv_entry_type(&entry) == BKV_RECORD_NONE) {
-        (void)bkv_keydir_remove(p->keydir, &hash);
-        add_live(p, move->from, false);
-        atomic_fetch_add_explicit(&p->expired, 1, memory_order_relaxed);
-        return BITKV_OK;
+        int rc = bkv_keydir_remove_exact(p->keydir, &hash, move->from);
+        if (rc == BITKV_OK) {
+            add_live(p, move->from, false);
+            atomic_fetch_add_explicit(&p->expired, 1, memory_order_relaxed);
+        }
+        return rc == BITKV_NOT_FOUND ? BITKV_OK : rc;
     }
     uint64_t to = bkv_location(c->output->number, 0, 0) | bkv_entry_location(&entry);
-    if (bkv_keydir_replace(p->keydir, &hash, move->from, to)) {
+    int rc = bkv_keydir_replace(p->keydir, &hash, move->from, to);
+    if (rc == BITKV_OK) {
         add_live(p, move->from, false);
         add_live(p, to, true);
     }
-    return BITKV_OK;
+    return rc == BITKV_NOT_FOUND ? BITKV_OK : rc;
 }
 
 /* Some moves from `first` on; *done of them went through. */
