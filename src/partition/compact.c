@@ -444,7 +444,7 @@ static void abandon(struct bkv_compaction *c)
     bkv_segment_unref(c->output);
 }
 
-int bkv_compact_run(struct bkv_partition *p, const struct bkv_run *run, const struct bkv_pace *pace)
+static int run_once(struct bkv_partition *p, const struct bkv_run *run, const struct bkv_pace *pace)
 {
     struct bkv_compaction c = {
         .p = p,
@@ -464,5 +464,13 @@ int bkv_compact_run(struct bkv_partition *p, const struct bkv_run *run, const st
     bkv_mfree(c.moves);
     bkv_mfree(c.buffer);
     bkv_mfree(c.window);
+    return rc;
+}
+
+int bkv_compact_run(struct bkv_partition *p, const struct bkv_run *run, const struct bkv_pace *pace)
+{
+    int rc = run_once(p, run, pace);
+    if (rc == BITKV_ERR_NO_SPACE && bkv_reserve_release(p))
+        rc = run_once(p, run, pace);
     return rc;
 }

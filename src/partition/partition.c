@@ -147,7 +147,7 @@ static void add_keys_and_segments(struct bkv_partition *p, bitkv_statistics *s)
         s->dead_bytes += used - live;
         s->disk_bytes += atomic_load(&g->disk_bytes) + atomic_load(&g->hint_bytes);
     }
-    s->disk_bytes += atomic_load(&p->checkpoint_bytes);
+    s->disk_bytes += atomic_load(&p->checkpoint_bytes) + atomic_load(&p->reserve_bytes);
 }
 
 static void add_recovery(bitkv_recovery *sum, const bitkv_recovery *one)

@@ -186,9 +186,12 @@ struct bkv_partition {
     pthread_mutex_t compact_mutex; /* one run at a time; taken before all others */
     pthread_mutex_t layout_mutex;
     pthread_t compactor;
-    bool compactor_started;        /* worker's */
-    _Atomic uint32_t compact_wake; /* futex word */
-    _Atomic bool reclaim_asked;    /* segments have been taken out, or a hold has ended */
+    bool compactor_started;         /* worker's */
+    _Atomic uint32_t compact_wake;  /* futex word */
+    _Atomic uint64_t reserve_bytes; /* kept for compaction; 0: none */
+    _Atomic bool reserve_owed;      /* used up: freed space is its first */
+    _Atomic bool out_of_space;      /* a write found none: any garbage is worth a run */
+    _Atomic bool reclaim_asked;     /* segments have been taken out, or a hold has ended */
     _Atomic uint64_t compactions, compact_read, compact_written, expired;
 
     /* the worker */
