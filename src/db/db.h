@@ -26,8 +26,8 @@ struct bitkv {
 
     struct bkv_store store;
     struct bkv_fork_member fork_member;
-    _Atomic uint32_t scans; /* that run: closing waits for them */
-    bool guarded;           /* the SIGBUS guard is ours to release */
+    _Atomic uint32_t user_calls; /* that run: closing waits for them */
+    bool guarded;                /* the SIGBUS guard is ours to release */
 
     /* completion queues */
     bitkv_backend backend;      /* never AUTO */
@@ -41,7 +41,16 @@ struct bitkv {
     char io_mode_reason[96];
 };
 
-/* Does the calling thread run a callback of bitkv_scan() on this database? */
-bool bkv_db_scanning_here(const struct bitkv *db);
+/* A call that runs callbacks of the user's: outside of an epoch section, or
+ * nothing could be reclaimed, so that it counts itself for closing to wait for.
+ * begin: in a section, which is left afterwards. */
+struct bkv_user_call {
+    const struct bitkv *db;
+    const struct bkv_user_call *outer; /* of this thread */
+};
+void bkv_user_call_begin(struct bkv_user_call *call, struct bitkv *db);
+void bkv_user_call_end(const struct bkv_user_call *call, struct bitkv *db);
+/* Does the calling thread run such a callback on this database? */
+bool bkv_user_call_here(const struct bitkv *db);
 
 #endif

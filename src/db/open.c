@@ -314,6 +314,7 @@ int bitkv_open(bitkv **out, const char *directory, const bitkv_options *options)
         return bkv_error(BITKV_ERR_NO_MEMORY, "no memory to open %s", directory);
     db->store.dir.fd = -1;
     db->store.options = checked;
+    bkv_clock_start(&db->store.clock);
     (void)pthread_mutex_init(&db->pool_mutex, NULL);
     db->fork_generation = bkv_fork_generation();
     if (db->fork_generation == 0)
@@ -337,12 +338,12 @@ int bitkv_open(bitkv **out, const char *directory, const bitkv_options *options)
 
 static void wait_for_calls(struct bitkv *db)
 {
-    /* Calls that saw `closing` unset are in epoch sections; scans count
-     * themselves before they leave theirs. In this order, or a scan that is
-     * just about to count itself would be missed. */
+    /* Calls that saw `closing` unset are in epoch sections; those with
+     * callbacks count themselves before they leave theirs. In this order, or one
+     * that is just about to count itself would be missed. */
     atomic_store_explicit(&db->closing, true, memory_order_seq_cst);
     bkv_epoch_wait(bkv_epoch_stamp());
-    while (atomic_load(&db->scans) > 0) {
+    while (atomic_load(&db->user_calls) > 0) {
         bkv_sleep_us(200);
     }
 }
@@ -354,9 +355,10 @@ int bitkv_close(bitkv *db)
     if (bkv_forked(db->fork_generation))
         return bkv_error(BITKV_ERR_FORKED, "bitkv_close in a forked child; the handle belongs to "
                                            "the parent");
-    if (bkv_db_scanning_here(db))
-        return bkv_error(BITKV_ERR_INVALID, "bitkv_close from a callback of bitkv_scan on the same "
-                                            "database: end the scan first");
+    if (bkv_user_call_here(db))
+        return bkv_error(BITKV_ERR_INVALID,
+                         "bitkv_close from a callback of bitkv_scan or bitkv_update "
+                         "on the same database: return from it first");
     wait_for_calls(db);
     bkv_fork_unregister(&db->fork_member);
     bkv_backend_stop(db);

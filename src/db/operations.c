@@ -248,20 +248,29 @@ int bitkv_sync(bitkv *db)
 /* --- scanning and statistics
  * ---------------------------------------------------------------------------- */
 
-/* The databases whose callbacks this thread runs, one inside of the other:
- * closing one of them there would wait for itself. */
-struct scanned {
-    const bitkv *db;
-    const struct scanned *outer;
-};
-static _Thread_local const struct scanned *scanning;
+/* Whose callbacks this thread runs, one inside of the other: closing one of
+ * these databases there would wait for itself. */
+static _Thread_local const struct bkv_user_call *user_calls;
 
-bool bkv_db_scanning_here(const struct bitkv *db)
+void bkv_user_call_begin(struct bkv_user_call *call, struct bitkv *db)
 {
-    const struct scanned *s = scanning;
-    while (s != NULL && s->db != db)
-        s = s->outer;
-    return s != NULL;
+    *call = (struct bkv_user_call){.db = db, .outer = user_calls};
+    atomic_fetch_add(&db->user_calls, 1);
+    user_calls = call;
+}
+
+void bkv_user_call_end(const struct bkv_user_call *call, struct bitkv *db)
+{
+    user_calls = call->outer;
+    atomic_fetch_sub(&db->user_calls, 1);
+}
+
+bool bkv_user_call_here(const struct bitkv *db)
+{
+    const struct bkv_user_call *call = user_calls;
+    while (call != NULL && call->db != db)
+        call = call->outer;
+    return call != NULL;
 }
 
 int bitkv_scan(bitkv *db, unsigned flags, bitkv_scan_cb scan_cb, void *user)
@@ -272,17 +281,14 @@ int bitkv_scan(bitkv *db, unsigned flags, bitkv_scan_cb scan_cb, void *user)
     int rc = bkv_begin(db, &slot);
     if (rc != BITKV_OK)
         return rc;
-    /* Long work stays out of the section, or nothing could be reclaimed. */
-    atomic_fetch_add(&db->scans, 1);
+    struct bkv_user_call call;
+    bkv_user_call_begin(&call, db);
     bkv_epoch_exit(slot);
-    struct scanned here = {.db = db, .outer = scanning};
-    scanning = &here;
     struct bkv_scan_failure failure;
     failure.code = BITKV_OK;
     for (uint32_t i = 0; i < db->partition_count && rc == BITKV_OK; i++)
         rc = bkv_partition_scan(db->partitions[i], flags, scan_cb, user, &db->closing, &failure);
-    scanning = here.outer;
-    atomic_fetch_sub(&db->scans, 1);
+    bkv_user_call_end(&call, db);
     if (rc == BITKV_OK && failure.code != BITKV_OK)
         rc = bkv_error(failure.code, "%s", failure.context);
     return rc;
