@@ -4,6 +4,7 @@
 #include "api/fixture.h"
 
 #include "base/clock.h"
+#include "base/memory.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -417,6 +418,45 @@ static void closing_waits_for_an_update_which_then_writes_nothing(void **state)
     ok(bitkv_close(db));
 }
 
+/* --- failures -------------------------------------------------------------------------------- */
+
+static bool none(size_t size, void *user)
+{
+    (void)user;
+    return size < 3000; /* values; the store's own structures may have some */
+}
+
+static int put_something(void *user, bitkv_update_step *step)
+{
+    (void)user;
+    step->new_value = "x";
+    step->new_value_size = 1;
+    return BITKV_UPDATE_PUT;
+}
+
+static void memory_that_is_missing_changes_nothing(void **state)
+{
+    (void)state;
+    for_both_modes(mode)
+    {
+        bitkv *db = open_small(mode);
+        static const char value[5000];
+        ok(bitkv_put(db, "k", 1, value, sizeof value));
+        uint64_t version = info_of(db, "k").version;
+        bkv_alloc_set_hook(none, NULL);
+        int touched = bitkv_touch(db, "k", 1, 1000);
+        int updated = bitkv_update(db, "k", 1, put_something, NULL, BITKV_DURABILITY_DEFAULT);
+        bkv_alloc_set_hook(NULL, NULL);
+        assert_int_equal(touched, BITKV_ERR_NO_MEMORY);
+        assert_int_equal(updated, BITKV_ERR_NO_MEMORY);
+        bitkv_key_info info = info_of(db, "k");
+        assert_int_equal(info.version, version);
+        assert_int_equal(info.value_size, sizeof value);
+        assert_true(info.deadline_ms == UINT64_MAX);
+        ok(bitkv_close(db));
+    }
+}
+
 /* --- many threads at one key ----------------------------------------------------------------- */
 
 #define THREADS 6u
@@ -535,6 +575,49 @@ static void of_those_who_claim_a_key_one_gets_it(void **state)
     }
 }
 
+/* Counters over many segments, one of which at a time may be open: who looks has
+ * to leave its section and come back, while others write. */
+#define COUNTERS 60u
+
+static void *count_many(void *user)
+{
+    const struct racer *racer = user;
+    struct chance chance = {.state = racer->index};
+    for (unsigned i = 0; i < racer->rounds; i++) {
+        uint32_t key = (uint32_t)below(&chance, COUNTERS);
+        if (bitkv_add(racer->db, &key, sizeof key, 1, NULL) != BITKV_OK)
+            return NULL;
+        if (one_in(&chance, 20)) { /* so that the segments fill */
+            static const char large[8000];
+            if (bitkv_put(racer->db, &racer->index, 3, large, sizeof large) != BITKV_OK)
+                return NULL;
+        }
+    }
+    return NULL;
+}
+
+static void no_addition_is_lost_where_segments_are_closed(void **state)
+{
+    (void)state;
+    const unsigned rounds = UNDER_TSAN ? 500 : 3000;
+    for_both_modes(mode)
+    {
+        bitkv_options o = one_partition(mode);
+        o.max_open_segments = 1;
+        bitkv *db = open_with(&o);
+        struct racer racers[THREADS];
+        race(racers, count_many, db, rounds);
+        int64_t total = 0;
+        for (uint32_t key = 0; key < COUNTERS; key++) {
+            int64_t sum;
+            ok(bitkv_add(db, &key, sizeof key, 0, &sum));
+            total += sum;
+        }
+        assert_int_equal(total, THREADS * rounds);
+        ok(bitkv_close(db));
+    }
+}
+
 /* Takes and gives back a lock that is a key; `won` counts what nobody else may
  * touch meanwhile. */
 static unsigned guarded;
@@ -586,6 +669,8 @@ int main(void)
         TEST(a_callback_cannot_close_its_database),
         TEST(closing_waits_for_an_update_which_then_writes_nothing),
         TEST(no_addition_is_lost),
+        TEST(no_addition_is_lost_where_segments_are_closed),
+        TEST(memory_that_is_missing_changes_nothing),
         TEST(of_those_who_claim_a_key_one_gets_it),
         TEST(a_key_can_be_a_lock),
     };

@@ -4,6 +4,7 @@
 #include "api/fixture.h"
 
 #include "base/clock.h"
+#include "base/memory.h"
 
 #include <signal.h>
 
@@ -499,6 +500,63 @@ static void a_damaged_deadline_hides_no_key(void **state)
     }
 }
 
+/* What goes by the head of a record does not pass damage on. */
+static void damage_is_no_conflict_and_no_deadline_to_be_kept(void **state)
+{
+    (void)state;
+    for_both_modes(mode)
+    {
+        bitkv *db = open_small(mode);
+        put_for(db, "k", "v", 1000000);
+        uint64_t version = info_of(db, "k").version;
+        ok(bitkv_close(db));
+        db = open_small(mode);
+        bitkv_put_options o;
+        bitkv_put_options_init(&o);
+        flip_bit(20 + 7, 0x20); /* far away, now */
+        o.ttl_ms = BITKV_TTL_KEEP;
+        fails(BITKV_ERR_CORRUPT, bitkv_put_if(db, "k", 1, "w", 1, &o, NULL));
+        fails(BITKV_ERR_CORRUPT, bitkv_add(db, "k", 1, 1, NULL));
+        flip_bit(20 + 7, 0x20);
+        flip_bit(12, 0x40);
+        o.ttl_ms = 0;
+        o.condition = BITKV_IF_VERSION;
+        o.version = version;
+        fails(BITKV_ERR_CORRUPT, bitkv_put_if(db, "k", 1, "w", 1, &o, NULL));
+        fails(BITKV_ERR_CORRUPT, bitkv_del_if(db, "k", 1, version, BITKV_DURABILITY_DEFAULT));
+        assert_int_equal(statistics_of(db).errors_total, 4);
+        flip_bit(12, 0x40);
+        ok(bitkv_put_if(db, "k", 1, "w", 1, &o, NULL));
+        ok(bitkv_close(db));
+    }
+}
+
+/* Time passes between the look at a key and the write. */
+static bool pass_time(size_t size, void *user)
+{
+    if (size == *(const size_t *)user)
+        bkv_clock_elapse(10000);
+    return true;
+}
+
+static void a_key_that_expires_in_the_middle_of_a_touch_is_absent(void **state)
+{
+    (void)state;
+    bitkv *db = open_small(BITKV_IO_AUTO);
+    char value[331] = "";
+    size_t copy = sizeof value + 1;
+    bitkv_put_options o;
+    bitkv_put_options_init(&o);
+    o.ttl_ms = 10000;
+    ok(bitkv_put_if(db, "k", 1, value, sizeof value, &o, NULL));
+    bkv_alloc_set_hook(pass_time, &copy);
+    int rc = bitkv_touch(db, "k", 1, 1000000);
+    bkv_alloc_set_hook(NULL, NULL);
+    assert_int_equal(rc, BITKV_NOT_FOUND);
+    expect_all(db, "k", BITKV_NOT_FOUND);
+    ok(bitkv_close(db));
+}
+
 /* --- cold reads of a queue ---------------------------------------------------------------------
  */
 
@@ -552,6 +610,8 @@ int main(void)
         TEST(read_only_openings_see_expiry_too),
         TEST(reads_of_expired_keys_are_misses),
         TEST(a_damaged_deadline_hides_no_key),
+        TEST(damage_is_no_conflict_and_no_deadline_to_be_kept),
+        TEST(a_key_that_expires_in_the_middle_of_a_touch_is_absent),
         TEST(cold_reads_go_by_the_moment_of_their_submission),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
