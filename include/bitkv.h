@@ -804,7 +804,8 @@ BITKV_API int bitkv_stats(bitkv *db, uint32_t partition, bitkv_statistics *stati
  *
  * Order. The operations of a queue take effect in the order in which they were
  * submitted: a get finds what the puts before it have stored, and nothing of
- * those behind it, however late it completes. Completions come in any order.
+ * those behind it, however late it completes. Whether a key has expired is a
+ * matter of that moment, too. Completions come in any order.
  *
  * Threads. A queue belongs to the thread that created it; another one that
  * uses it gets BITKV_ERR_INVALID. (bitkv_cq_destroy() may follow the end of
@@ -820,8 +821,8 @@ typedef struct bitkv_cq bitkv_cq;
 
 typedef enum bitkv_op_kind {
     BITKV_OP_GET = 1,
-    BITKV_OP_PUT = 2,
-    BITKV_OP_DEL = 3,
+    BITKV_OP_PUT = 2, /**< with the time to live of the options */
+    BITKV_OP_DEL = 3, /**< may have to look at the record's head, if that could expire */
     BITKV_OP_EXISTS = 4,
     BITKV_OP_SYNC = 5, /**< as bitkv_sync(): has no key */
 } bitkv_op_kind;

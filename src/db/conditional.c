@@ -53,7 +53,7 @@ int bitkv_info(bitkv *db, const void *key, size_t key_size, bitkv_key_info *info
         return bkv_error(BITKV_ERR_INVALID,
                          "bitkv_info: call bitkv_key_info_init() on the structure first");
     bitkv_key_info found = {.struct_size = info->struct_size};
-    struct site site;
+    struct site site = {0};
     int rc = bkv_check_key(key, key_size);
     if (rc == BITKV_OK)
         rc = enter(db, key, key_size, &site);
@@ -68,7 +68,7 @@ int bitkv_info(bitkv *db, const void *key, size_t key_size, bitkv_key_info *info
 
 int bitkv_touch(bitkv *db, const void *key, size_t key_size, uint64_t ttl_ms)
 {
-    struct site site;
+    struct site site = {0};
     int rc = bkv_check_write(db, key, key_size, BITKV_DURABILITY_DEFAULT);
     if (rc == BITKV_OK)
         rc = check_ttl(ttl_ms, false);
@@ -115,7 +115,7 @@ static int take_put_options(bitkv_put_options *out, const bitkv_put_options *giv
 
 static int put_if(const struct bitkv *db, const struct bkv_change *change, uint64_t *version)
 {
-    struct site site;
+    struct site site = {0};
     int rc = enter(db, change->key, change->key_size, &site);
     if (rc != BITKV_OK)
         return rc;
@@ -126,7 +126,7 @@ static int put_if(const struct bitkv *db, const struct bkv_change *change, uint6
 
 static int del_if(const struct bitkv *db, const struct bkv_change *change)
 {
-    struct site site;
+    struct site site = {0};
     int rc = enter(db, change->key, change->key_size, &site);
     if (rc != BITKV_OK)
         return rc;
@@ -178,13 +178,13 @@ int bitkv_del_if(bitkv *db, const void *key, size_t key_size, uint64_t version,
 
 int bitkv_add(bitkv *db, const void *key, size_t key_size, int64_t delta, int64_t *result)
 {
-    struct site site;
+    struct site site = {0};
     int rc = bkv_check_write(db, key, key_size, BITKV_DURABILITY_DEFAULT);
     if (rc == BITKV_OK)
         rc = enter(db, key, key_size, &site);
     if (rc != BITKV_OK)
         return rc;
-    int64_t sum;
+    int64_t sum = 0;
     rc = bkv_partition_add(site.partition, site.slot, &site.hash, key, key_size, delta, &sum);
     bkv_epoch_exit(site.slot);
     if (rc == BITKV_OK && result != NULL)
@@ -206,7 +206,7 @@ struct update {
 /* Reads what is there into `step`; the value is to be released. */
 static int read_present(const struct update *u, bitkv_update_step *step, void **value)
 {
-    struct site site;
+    struct site site = {0};
     struct bkv_seen seen = {0};
     struct bkv_sink sink = {.kind = BKV_SINK_ALLOCATE, .seen = &seen};
     int rc = enter(u->db, u->key, u->key_size, &site);

@@ -477,8 +477,8 @@ int bkv_partition_put(struct bkv_partition *p, const struct bkv_hash *hash, cons
         .value_size = value_size,
         .deadline = UINT64_MAX,
         .durability = durability,
-        .unsynced = unsynced,
     };
+    write.unsynced = unsynced;
     if (BKV_UNLIKELY(p->store->options.default_ttl_ms != 0))
         write.deadline = bkv_store_now_ms(p->store) + p->store->options.default_ttl_ms;
     return write_as(p, hash, BKV_RECORD_PUT, &write, NULL);
@@ -493,8 +493,8 @@ int bkv_partition_del(struct bkv_partition *p, const struct bkv_hash *hash, cons
         .deadline = UINT64_MAX,
         .deletes = true,
         .durability = durability,
-        .unsynced = unsynced,
     };
+    write.unsynced = unsynced;
     struct bkv_expected expected = {
         .lasting_will_do = true, .present = true, .deadline = UINT64_MAX};
     int rc = write_as(p, hash, BKV_RECORD_DELETE, &write, &expected);
