@@ -92,7 +92,8 @@ extern "C" {
     X(ERR_LIMIT, -17, "a limit of the store is reached")                                           \
     X(ERR_EXISTS, -18, "database exists already")                                                  \
     X(ERR_CANCELED, -19, "operation was canceled")                                                 \
-    X(ERR_QUEUE_FULL, -20, "completion queue is full")
+    X(ERR_QUEUE_FULL, -20, "completion queue is full")                                             \
+    X(ERR_CONFLICT, -21, "the condition of a write does not hold")
 
 typedef enum bitkv_error {
 #define BITKV_ERROR_ENUM_(name, value, text) BITKV_##name = (value),
@@ -144,6 +145,14 @@ typedef enum bitkv_durability {
     /** Synced before the call returns; writers that wait share one sync. */
     BITKV_DURABILITY_SYNC = 3,
 } bitkv_durability;
+
+/** Time to live that is none: the key never expires. */
+#define BITKV_TTL_NONE UINT64_MAX
+/** The key keeps the deadline that it has; none, if it is absent. */
+#define BITKV_TTL_KEEP (UINT64_MAX - 1u)
+/** Longest time to live in milliseconds; more, but for the two above, is
+ *  ::BITKV_ERR_INVALID. */
+#define BITKV_TTL_MAX (UINT64_C(1) << 62)
 
 /** How segments are written and read. */
 typedef enum bitkv_io_mode {
@@ -306,7 +315,15 @@ typedef struct bitkv_options {
     uint32_t compact_from_minute;
     uint32_t compact_until_minute;
 
-    uint64_t reserved[5];
+    /* --- expiry ------------------------------------------------------ */
+
+    /** Time to live in milliseconds of what is put without one: by bitkv_put(),
+     *  bitkv_put_with(), completion queues, and where a call's own is 0. At most
+     *  BITKV_TTL_MAX. Default 0, as BITKV_TTL_NONE: it never expires. Keys that
+     *  are there keep what they have. */
+    uint64_t default_ttl_ms;
+
+    uint64_t reserved[4];
 } bitkv_options;
 
 /**
@@ -356,8 +373,8 @@ BITKV_API int bitkv_open(bitkv **db, const char *directory, const bitkv_options 
  * @return BITKV_OK, or the first error of the final sync and checkpoint: the
  *         database is closed and the handle gone all the same, and the next
  *         opening recovers. Only two errors leave it open: BITKV_ERR_INVALID
- *         from inside of a bitkv_scan() callback on it, which would wait for
- *         itself, and BITKV_ERR_FORKED in a forked child, which must not use
+ *         from inside of a bitkv_scan() or bitkv_update() callback on it, which
+ *         would wait for itself, and BITKV_ERR_FORKED in a forked child, which must not use
  *         the handle
  */
 BITKV_API int bitkv_close(bitkv *db);
@@ -473,8 +490,9 @@ BITKV_API void bitkv_free(void *value);
 
 /**
  * Delete a key.
- * @return BITKV_OK; BITKV_NOT_FOUND if there is none (nothing is written);
- *         else as bitkv_put()
+ * @return BITKV_OK; BITKV_NOT_FOUND if there is none: nothing is written, but
+ *         the tombstone of one that has expired, so that no clock that is set
+ *         back can return it; else as bitkv_put()
  */
 BITKV_API int bitkv_del(bitkv *db, const void *key, size_t key_size);
 
@@ -483,7 +501,8 @@ BITKV_API int bitkv_del_with(bitkv *db, const void *key, size_t key_size,
                              bitkv_durability durability);
 
 /**
- * Tell whether a key is there. The key is compared, the value not read.
+ * Tell whether a key is there. The key is compared, the value not read, unless
+ * the key has expired: that is believed only of a record that verifies.
  * @return BITKV_OK if it is; BITKV_NOT_FOUND; or an error as bitkv_get()
  */
 BITKV_API int bitkv_exists(bitkv *db, const void *key, size_t key_size);
@@ -495,13 +514,188 @@ BITKV_API int bitkv_exists(bitkv *db, const void *key, size_t key_size);
  */
 BITKV_API int bitkv_sync(bitkv *db);
 
+/* ------------------------------------------------------------------ */
+/* Expiry                                                              */
+/* ------------------------------------------------------------------ */
+/*
+ * A key that was put with a time to live has a deadline: the moment of the put
+ * plus that time. From the deadline on, to the millisecond, every call takes the
+ * key for absent; there is nothing to be waited for or swept.
+ *
+ * The clock is the system's wall clock as it was when the database was opened,
+ * and goes on with the time since boot, sleep included. So stepping the wall
+ * clock while the database is open neither expires nor returns anything; the
+ * next opening goes by the new time. docs/durability.md has more of it.
+ *
+ * `keys` and `live_bytes` of the statistics count expired keys until compaction
+ * has removed them.
+ */
+
+/** What is known of a key without its value. */
+typedef struct bitkv_key_info {
+    size_t struct_size;    /**< in: set it with bitkv_key_info_init() */
+    uint64_t version;      /**< of the value: grows with every write of the key */
+    uint64_t value_size;   /**< in bytes */
+    uint64_t remaining_ms; /**< until it expires; UINT64_MAX: never */
+    uint64_t deadline_ms;  /**< when it expires, in milliseconds since 1970; UINT64_MAX: never */
+} bitkv_key_info;
+
+#define bitkv_key_info_init(info) ((void)((info)->struct_size = sizeof(bitkv_key_info)))
+
+/**
+ * Tell the version, size and deadline of a key. Counts as a read. The record is
+ * verified, so that it costs what reading the value in place does.
+ * @param info receives them; struct_size must be set
+ * @return as bitkv_get()
+ */
+BITKV_API int bitkv_info(bitkv *db, const void *key, size_t key_size, bitkv_key_info *info);
+
+/**
+ * Give a key another time to live: its value is written anew, atomically, with
+ * another deadline and a new version, at the options' durability.
+ * @param ttl_ms from now on, in milliseconds; 0: as the option default_ttl_ms;
+ *               BITKV_TTL_NONE: never expires
+ * @return BITKV_OK; BITKV_NOT_FOUND; else as bitkv_get() and bitkv_put()
+ */
+BITKV_API int bitkv_touch(bitkv *db, const void *key, size_t key_size, uint64_t ttl_ms);
+
+/* ------------------------------------------------------------------ */
+/* Conditional writes                                                  */
+/* ------------------------------------------------------------------ */
+/*
+ * Each of these calls is atomic: between what it finds and what it writes,
+ * nobody else has written the key, by whatever call.
+ *
+ * They take no lock while they look, and look again if the key was written
+ * meanwhile. So of the writers that meet at a key one gets on, and none waits
+ * for one that was suspended; a single one may have to try any number of times.
+ *
+ * A *version* is the sequence number of the write that a value is of. In an open
+ * database, and over openings of it that lose nothing, no two writes of a key
+ * have the same. (A power cut that takes unsynced writes takes their numbers,
+ * too, and they are given to others.)
+ */
+
+/** What must be so for a write to be made. */
+typedef enum bitkv_condition {
+    BITKV_ALWAYS = 0,
+    BITKV_IF_ABSENT = 1,  /**< else BITKV_ERR_CONFLICT */
+    BITKV_IF_PRESENT = 2, /**< else BITKV_NOT_FOUND */
+    /** The key has this version; else BITKV_ERR_CONFLICT if it has another,
+     *  BITKV_NOT_FOUND if it is absent. */
+    BITKV_IF_VERSION = 3,
+} bitkv_condition;
+
+/** Options of bitkv_put_if(). Fill with bitkv_put_options_init(). */
+typedef struct bitkv_put_options {
+    size_t struct_size;          /**< set by _init */
+    bitkv_durability durability; /**< default BITKV_DURABILITY_DEFAULT */
+    bitkv_condition condition;   /**< default BITKV_ALWAYS */
+    /** Time to live in milliseconds. Default 0: as the option default_ttl_ms.
+     *  Or BITKV_TTL_NONE, BITKV_TTL_KEEP. */
+    uint64_t ttl_ms;
+    uint64_t version; /**< of BITKV_IF_VERSION */
+    uint64_t reserved[4];
+} bitkv_put_options;
+
+#define bitkv_put_options_init(options)                                                            \
+    bitkv_put_options_init_sized((options), sizeof(bitkv_put_options))
+/** What bitkv_put_options_init() calls. @param struct_size sizeof(bitkv_put_options) */
+BITKV_API void bitkv_put_options_init_sized(bitkv_put_options *options, size_t struct_size);
+
+/**
+ * Store a value if a condition holds, with a time to live of its own.
+ *
+ * @param options NULL for the defaults, with which this is bitkv_put()
+ * @param version receives that of the value, if BITKV_OK; may be NULL
+ * @return as bitkv_put(); if the condition does not hold, as there is said, and
+ *         nothing is written; BITKV_ERR_CORRUPT or BITKV_ERR_IO if that cannot
+ *         be told, because the present record is damaged: bitkv_put() and
+ *         bitkv_del() need no look at it. A condition that does not hold is not
+ *         counted as an error by the statistics
+ */
+BITKV_API int bitkv_put_if(bitkv *db, const void *key, size_t key_size, const void *value,
+                           size_t value_size, const bitkv_put_options *options, uint64_t *version);
+
+/**
+ * Delete a key if it has this version.
+ * @return BITKV_OK; BITKV_NOT_FOUND; BITKV_ERR_CONFLICT if it has another;
+ *         else as bitkv_put_if()
+ */
+BITKV_API int bitkv_del_if(bitkv *db, const void *key, size_t key_size, uint64_t version,
+                           bitkv_durability durability);
+
+/** What the callback of bitkv_update() wants. */
+typedef enum bitkv_update_action {
+    BITKV_UPDATE_LEAVE = 0,  /**< nothing is written */
+    BITKV_UPDATE_PUT = 1,    /**< new_value is stored */
+    BITKV_UPDATE_DELETE = 2, /**< BITKV_NOT_FOUND if there is none */
+} bitkv_update_action;
+
+/** Given to the callback of bitkv_update(), valid during the call. */
+typedef struct bitkv_update_step {
+    bool present;          /**< is the key there? If not, what follows is zero */
+    const void *value;     /**< the present value, a NUL byte behind it */
+    size_t value_size;     /**< in bytes */
+    uint64_t version;      /**< of it */
+    uint64_t remaining_ms; /**< until it expires; UINT64_MAX: never */
+    unsigned attempt;      /**< 0, and one more for each call */
+
+    /* to be set for BITKV_UPDATE_PUT */
+    const void *new_value; /**< the caller's, until bitkv_update() returns; may be `value` */
+    size_t new_value_size; /**< in bytes */
+    uint64_t new_ttl_ms;   /**< as in bitkv_put_options. Is BITKV_TTL_KEEP if the key is there,
+                            *   else 0 */
+} bitkv_update_step;
+
+/**
+ * Decides about one key, for bitkv_update(). Called again, with what is there
+ * then, if another writer came between: it should have no effects of its own. May
+ * call into the database, but not close it; what it writes to the same key is
+ * another writer's.
+ * @return a bitkv_update_action; a negative number ends the update, and is what
+ *         it returns; anything else is BITKV_ERR_INVALID
+ */
+typedef int (*bitkv_update_cb)(void *user, bitkv_update_step *step);
+
+/**
+ * Read, decide and write as one.
+ *
+ * @param update_cb called in this thread, without a lock held
+ * @param user      handed to it
+ * @return BITKV_OK once what it wanted is done; BITKV_NOT_FOUND if it wanted to
+ *         delete what is not there; what it returned, if negative;
+ *         BITKV_ERR_CLOSED if bitkv_close() was called meanwhile; else as
+ *         bitkv_get() and bitkv_put()
+ */
+BITKV_API int bitkv_update(bitkv *db, const void *key, size_t key_size, bitkv_update_cb update_cb,
+                           void *user, bitkv_durability durability);
+
+/**
+ * Add to a counter: a value of 8 bytes, a signed number, little-endian. An absent
+ * key counts as 0 and gets the time to live of the options; one that is there
+ * keeps its deadline. Durability of the options.
+ *
+ * @param delta  to be added; may be negative
+ * @param result receives the sum, if BITKV_OK; may be NULL
+ * @return BITKV_OK; BITKV_ERR_INVALID if the value has not 8 bytes;
+ *         BITKV_ERR_LIMIT if the sum is no int64_t, and nothing is changed;
+ *         else as bitkv_get() and bitkv_put()
+ */
+BITKV_API int bitkv_add(bitkv *db, const void *key, size_t key_size, int64_t delta,
+                        int64_t *result);
+
+/* ------------------------------------------------------------------ */
+/* Scanning                                                            */
+/* ------------------------------------------------------------------ */
+
 /** One live record, as bitkv_scan() shows it; valid during the callback. */
 typedef struct bitkv_record {
     const void *key;
     size_t key_size;
     const void *value; /**< NULL with BITKV_SCAN_KEYS */
     size_t value_size;
-    uint64_t sequence;  /**< of the write, ascending within a partition */
+    uint64_t sequence;  /**< of the write, its version; ascending within a partition */
     uint32_t partition; /**< where it lives */
 } bitkv_record;
 
@@ -598,7 +792,7 @@ typedef struct bitkv_statistics {
     /* counters of operations */
     uint64_t puts_total;
     uint64_t gets_total;        /**< every read of a key, found or not */
-    uint64_t gets_miss_total;   /**< of those, absent */
+    uint64_t gets_miss_total;   /**< of those, absent or expired */
     uint64_t deletes_total;     /**< that removed a key */
     uint64_t compactions_total; /**< runs: some segments became one */
     uint64_t syncs_total;       /**< successful syncs of the log */
@@ -607,7 +801,7 @@ typedef struct bitkv_statistics {
     uint64_t bytes_written;     /**< appended to the log */
 
     /* gauges */
-    uint64_t keys;           /**< live */
+    uint64_t keys;           /**< live, or expired and not yet removed */
     uint64_t live_bytes;     /**< of the data files: records that a get can find */
     uint64_t dead_bytes;     /**< of the data files: overwritten, deleted, tombstones, marks */
     uint64_t disk_bytes;     /**< data, hint and checkpoint files, as allocated */
@@ -666,7 +860,8 @@ BITKV_API int bitkv_stats(bitkv *db, uint32_t partition, bitkv_statistics *stati
  *
  * Order. The operations of a queue take effect in the order in which they were
  * submitted: a get finds what the puts before it have stored, and nothing of
- * those behind it, however late it completes. Completions come in any order.
+ * those behind it, however late it completes. Whether a key has expired is a
+ * matter of that moment, too. Completions come in any order.
  *
  * Threads. A queue belongs to the thread that created it; another one that
  * uses it gets BITKV_ERR_INVALID. (bitkv_cq_destroy() may follow the end of
@@ -682,8 +877,8 @@ typedef struct bitkv_cq bitkv_cq;
 
 typedef enum bitkv_op_kind {
     BITKV_OP_GET = 1,
-    BITKV_OP_PUT = 2,
-    BITKV_OP_DEL = 3,
+    BITKV_OP_PUT = 2, /**< with the time to live of the options */
+    BITKV_OP_DEL = 3, /**< may have to look at the record's head, if that could expire */
     BITKV_OP_EXISTS = 4,
     BITKV_OP_SYNC = 5, /**< as bitkv_sync(): has no key */
 } bitkv_op_kind;

@@ -315,6 +315,7 @@ int bitkv_open(bitkv **out, const char *directory, const bitkv_options *options)
         return bkv_error(BITKV_ERR_NO_MEMORY, "no memory to open %s", directory);
     db->store.dir.fd = -1;
     db->store.options = checked;
+    bkv_clock_start(&db->store.clock);
     (void)pthread_mutex_init(&db->pool_mutex, NULL);
     db->fork_generation = bkv_fork_generation();
     if (db->fork_generation == 0)
@@ -356,9 +357,9 @@ int bitkv_close(bitkv *db)
         return bkv_error(BITKV_ERR_FORKED, "bitkv_close in a forked child; the handle belongs to "
                                            "the parent");
     if (bkv_long_here(db))
-        return bkv_error(BITKV_ERR_INVALID, "bitkv_close from a callback of bitkv_scan, or of "
-                                            "another long call, on the same database: end that "
-                                            "first");
+        return bkv_error(BITKV_ERR_INVALID, "bitkv_close from a callback of bitkv_scan, bitkv_update "
+                                            "or another long call on the same database: return "
+                                            "from it first");
     wait_for_calls(db);
     bkv_fork_unregister(&db->fork_member);
     bkv_backend_stop(db);

@@ -450,7 +450,7 @@ static int run_once(struct bkv_partition *p, const struct bkv_run *run, const st
         .p = p,
         .run = run,
         .pace = pace,
-        .now_ms = bkv_wall_ms(),
+        .now_ms = bkv_store_now_ms(p->store),
         .file = BKV_FILE_NONE,
         .input_file = BKV_FILE_NONE,
     };

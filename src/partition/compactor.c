@@ -139,7 +139,7 @@ static bool run_once(struct bkv_partition *p, uint64_t *wait_ns)
         struct bkv_pace pace = {.slice = background_slice, .user = &b};
         rc = bkv_compact_run(p, &run, &pace);
     } else if (look.next_due_ms != 0) {
-        uint64_t now_ms = bkv_wall_ms();
+        uint64_t now_ms = bkv_store_now_ms(p->store);
         *wait_ns = bkv_max64(1, look.next_due_ms - bkv_min64(now_ms, look.next_due_ms)) * 1000000u;
     }
     (void)pthread_mutex_unlock(&p->compact_mutex);

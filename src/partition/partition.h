@@ -7,6 +7,7 @@
 #ifndef BKV_PARTITION_PARTITION_H
 #define BKV_PARTITION_PARTITION_H
 
+#include "base/clock.h"
 #include "base/epoch.h"
 #include "base/hash.h"
 #include "base/limits.h"
@@ -21,11 +22,19 @@ struct bkv_store {
     struct bkv_dir dir;
     struct bkv_manifest manifest;
     bitkv_options options;      /* checked, with every default filled in */
+    struct bkv_clock clock;     /* by which records expire */
     bool mapped;                /* BITKV_IO_MMAP runs, else BITKV_IO_PWRITE */
     uint32_t open_segments_max; /* of one partition */
     uint32_t sealed_max;        /* full segments of one that wait for their sync */
     uint64_t readers_max;       /* descriptors of all, up to which cold reads take some */
 };
+
+/* The time that deadlines of records are compared with: one that is not larger
+ * has passed. Milliseconds since 1970; any thread. */
+static inline uint64_t bkv_store_now_ms(const struct bkv_store *store)
+{
+    return bkv_clock_ms(&store->clock);
+}
 
 /* A message for the log callback, if there is one. */
 void bkv_log(const struct bkv_store *store, bitkv_log_level level, const char *format, ...)
@@ -57,10 +66,19 @@ struct bkv_hold {
 void bkv_hold_begin(struct bkv_partition *partition, struct bkv_hold *hold); /* locked */
 void bkv_hold_end(struct bkv_partition *partition, struct bkv_hold *hold);   /* not locked */
 
+/* The record that a read went by. */
+struct bkv_seen {
+    uint64_t location; /* 0: the KeyDir has none. Of this section; also of a record
+                        * that has expired, or is another key's of the same fingerprint */
+    uint64_t sequence; /* of a key that is there */
+    uint64_t deadline; /* of any; UINT64_MAX: never */
+};
+
 /* Where the value that was read goes. */
 struct bkv_sink {
     enum bkv_sink_kind {
         BKV_SINK_NONE,     /* only whether the key is there */
+        BKV_SINK_VERIFY,   /* the same, and the record is verified */
         BKV_SINK_BUFFER,   /* into buffer, of size capacity */
         BKV_SINK_ALLOCATE, /* buffer is allocated, with a NUL byte behind the value */
         BKV_SINK_VIEW,     /* view is filled in */
@@ -68,7 +86,8 @@ struct bkv_sink {
     void *buffer;
     size_t capacity;
     bitkv_view *view;
-    size_t size; /* out: of the value, also if it did not fit */
+    size_t size;           /* out: of the value, also if it did not fit */
+    struct bkv_seen *seen; /* out; NULL: nobody asks */
 };
 
 /* The calls run in the caller's thread, inside of its epoch section `slot`,
@@ -76,6 +95,10 @@ struct bkv_sink {
 int bkv_partition_get(struct bkv_partition *partition, struct bkv_epoch_slot *slot,
                       const struct bkv_hash *hash, const void *key, size_t key_size,
                       struct bkv_sink *sink);
+/* The same for somebody who is going to write: not counted as a read. */
+int bkv_partition_look(struct bkv_partition *partition, struct bkv_epoch_slot *slot,
+                       const struct bkv_hash *hash, const void *key, size_t key_size,
+                       struct bkv_sink *sink);
 /* Writes: prefetch the KeyDir's lines before (bkv_partition_prefetch_put() or
  * _slot()). With `unsynced` they do not wait for a sync: *unsynced receives the position
  * that has to be synced yet, 0 if none has to. */
@@ -102,6 +125,45 @@ int bkv_partition_compact(struct bkv_partition *partition, int (*slice)(void *us
 uint64_t bkv_partition_compactable(struct bkv_partition *partition);
 /* Adds its figures to `statistics`; gauges of the whole database are left. */
 void bkv_partition_stats(struct bkv_partition *partition, bitkv_statistics *statistics);
+
+/* --- condition.c: writes that depend on what is there ------------------------------- */
+
+#define BKV_COUNTER_SIZE 8u
+
+/* Milliseconds until then; UINT64_MAX if never. */
+static inline uint64_t bkv_remaining_ms(const struct bkv_store *store, uint64_t deadline)
+{
+    if (deadline == UINT64_MAX)
+        return UINT64_MAX;
+    uint64_t now = bkv_store_now_ms(store);
+    return deadline > now ? deadline - now : 0;
+}
+
+struct bkv_change {
+    const void *key, *value;
+    size_t key_size, value_size;
+    uint64_t ttl_ms;  /* as in bitkv_put_options */
+    uint64_t version; /* of BITKV_IF_VERSION */
+    bitkv_condition condition;
+    bitkv_durability durability;
+};
+
+/* As the calls of bitkv.h that are named so. `version` and `result`: set if
+ * BITKV_OK. */
+int bkv_partition_put_if(struct bkv_partition *partition, struct bkv_epoch_slot *slot,
+                         const struct bkv_hash *hash, const struct bkv_change *change,
+                         uint64_t *version);
+int bkv_partition_del_if(struct bkv_partition *partition, struct bkv_epoch_slot *slot,
+                         const struct bkv_hash *hash, const struct bkv_change *change);
+int bkv_partition_touch(struct bkv_partition *partition, struct bkv_epoch_slot *slot,
+                        const struct bkv_hash *hash, const void *key, size_t key_size,
+                        uint64_t ttl_ms);
+int bkv_partition_info(struct bkv_partition *partition, struct bkv_epoch_slot *slot,
+                       const struct bkv_hash *hash, const void *key, size_t key_size,
+                       bitkv_key_info *info);
+int bkv_partition_add(struct bkv_partition *partition, struct bkv_epoch_slot *slot,
+                      const struct bkv_hash *hash, const void *key, size_t key_size, int64_t delta,
+                      int64_t *result);
 
 /* --- gets in a pipeline: each stage for all keys, then the next --------------------
  *
@@ -148,6 +210,7 @@ struct bkv_cold {
     uint64_t location;
     uint64_t offset, size; /* in the file */
     uint64_t seed, segment_id;
+    uint64_t now_ms; /* of the locate: the get's moment */
     uint32_t partition_index;
 };
 

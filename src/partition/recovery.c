@@ -503,6 +503,7 @@ static void measure_hint(struct bkv_recover *r, const struct bkv_found *f)
         return;
     atomic_store(&f->segment->hint_bytes, size);
     f->segment->summary = info.summary;
+    f->segment->lasting = info.summary.expiring_bytes == 0;
 }
 
 static int set_phases(struct bkv_recover *r)

@@ -211,6 +211,7 @@ static int replay_hint(struct bkv_recover *r, struct bkv_found *f, uint64_t from
             atomic_store(&s->size, reader.info.data_size);
             atomic_store(&s->hint_bytes, BKV_HINT_HEADER + reader.info.count * BKV_HINT_ENTRY);
             s->summary = reader.info.summary;
+            s->lasting = s->summary.expiring_bytes == 0;
             r->last_sequence = reader.info.last_sequence;
             *used = true;
         }

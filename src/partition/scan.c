@@ -6,7 +6,8 @@
  *
  * Between the two, a key may be overwritten (the record at hand is one that it
  * had during the scan: delivered) or deleted (likewise). What the scan owes is
- * in bitkv.h.
+ * in bitkv.h. A record whose deadline has passed when it is read is left out:
+ * if the whole of it verifies, also where only keys are asked for.
  *
  * Failure modes: a record that does not verify is skipped, the others are
  * visited, and the scan ends with the first such error.
@@ -44,7 +45,7 @@ static void keep_error(struct scan *scan, int rc)
 /* The bytes of a record: in the mapping, or read into the buffer. With `keys`
  * only as much as holds the key is read. */
 static int fetch(struct scan *scan, const struct bkv_mapping *mapping, uint64_t offset,
-                 uint64_t size, const uint8_t **bytes)
+                 uint64_t size, bool keys, const uint8_t **bytes)
 {
     if (mapping->base != NULL) {
         if (offset + size > mapping->size)
@@ -52,7 +53,7 @@ static int fetch(struct scan *scan, const struct bkv_mapping *mapping, uint64_t 
         *bytes = mapping->base + offset;
         return BITKV_OK;
     }
-    if ((scan->flags & BITKV_SCAN_KEYS) != 0)
+    if (keys)
         size = bkv_min64(size, BKV_RECORD_HEADER + BKV_RECORD_DEADLINE + BITKV_KEY_SIZE_MAX);
     if (size > scan->capacity) {
         uint8_t *larger = bkv_realloc(scan->buffer, size);
@@ -68,10 +69,10 @@ static int fetch(struct scan *scan, const struct bkv_mapping *mapping, uint64_t 
 
 /* With keys only, the key itself is the proof: it has to hash to the entry. */
 static bool verify(struct scan *scan, const struct bkv_keydir_entry *entry, const uint8_t *bytes,
-                   const struct bkv_segment *segment, struct bkv_record *record)
+                   const struct bkv_segment *segment, bool keys, struct bkv_record *record)
 {
     uint64_t size = bkv_location_size(entry->location);
-    if ((scan->flags & BITKV_SCAN_KEYS) == 0)
+    if (!keys)
         return bkv_record_verify(bytes, size, segment->seed, bkv_location_offset(entry->location),
                                  record) &&
                record->type == BKV_RECORD_PUT;
@@ -84,25 +85,45 @@ static bool verify(struct scan *scan, const struct bkv_keydir_entry *entry, cons
     return bkv_keydir_entry_is(entry, &hash);
 }
 
-static int visit(struct scan *scan, const struct bkv_keydir_entry *entry,
-                 const struct bkv_segment *segment, const struct bkv_mapping *mapping)
+static int read_record(struct scan *scan, const struct bkv_keydir_entry *entry,
+                       const struct bkv_segment *segment, const struct bkv_mapping *mapping,
+                       bool keys, const uint8_t **bytes, struct bkv_record *record)
 {
     uint64_t offset = bkv_location_offset(entry->location);
     uint64_t size = bkv_location_size(entry->location);
-    const uint8_t *bytes = NULL;
-    struct bkv_record record = {0};
-    int rc = fetch(scan, mapping, offset, size, &bytes);
-    if (rc == BITKV_OK && !verify(scan, entry, bytes, segment, &record)) {
+    int rc = fetch(scan, mapping, offset, size, keys, bytes);
+    if (rc == BITKV_OK && !verify(scan, entry, *bytes, segment, keys, record)) {
         char name[BKV_NAME_SIZE];
         bkv_name_data(name, scan->p->index, segment->id);
         rc = bkv_error(bkv_mapping_faulted(mapping) ? BITKV_ERR_IO : BITKV_ERR_CORRUPT,
                        "%s/%s at offset %" PRIu64 ", length %" PRIu64 ": record does not verify",
                        scan->p->store->dir.path, name, offset, size);
     }
+    return rc;
+}
+
+static bool expired(const struct scan *scan, const uint8_t *bytes)
+{
+    uint64_t deadline = bkv_record_deadline(bytes);
+    return deadline != UINT64_MAX && deadline <= bkv_store_now_ms(scan->p->store);
+}
+
+static int visit(struct scan *scan, const struct bkv_keydir_entry *entry,
+                 const struct bkv_segment *segment, const struct bkv_mapping *mapping)
+{
+    bool keys = (scan->flags & BITKV_SCAN_KEYS) != 0;
+    const uint8_t *bytes = NULL;
+    struct bkv_record record = {0};
+    int rc = read_record(scan, entry, segment, mapping, keys, &bytes, &record);
+    bool gone = rc == BITKV_OK && expired(scan, bytes);
+    if (gone && keys) /* a damaged deadline must not hide a key */
+        rc = read_record(scan, entry, segment, mapping, false, &bytes, &record);
     if (rc != BITKV_OK) {
         keep_error(scan, rc);
         return BITKV_OK;
     }
+    if (gone)
+        return BITKV_OK;
     bitkv_record shown = {
         .key = bkv_record_key(bytes),
         .key_size = record.key_size,
@@ -110,7 +131,7 @@ static int visit(struct scan *scan, const struct bkv_keydir_entry *entry,
         .sequence = record.sequence,
         .partition = scan->p->index,
     };
-    if ((scan->flags & BITKV_SCAN_KEYS) == 0)
+    if (!keys)
         shown.value = bkv_record_value(bytes, &record);
     return scan->scan_cb(scan->user, &shown);
 }

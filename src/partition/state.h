@@ -77,6 +77,7 @@ struct bkv_segment {
     _Atomic uint64_t live_bytes;
     _Atomic uint64_t disk_bytes;      /* reserved, or the file's size */
     _Atomic uint64_t hint_bytes;      /* 0: no hint */
+    bool lasting;                     /* under lock; no record of it has a deadline. False: may have */
     struct bkv_segment *_Atomic next; /* in order of the log */
     struct bkv_segment *next_unsynced;
 
@@ -327,8 +328,42 @@ void bkv_unsynced_add(struct bkv_partition *p, struct bkv_segment *segment);
 /* Moves deferred keys to the KeyDir's table: required of whatever looks at the
  * KeyDir as a whole, or removes a key. Under `lock`. BITKV_ERR_NO_MEMORY. */
 int bkv_settle(struct bkv_partition *p);
+/* What a write wants to be so still, under the lock, as it was when its caller
+ * looked (bkv_partition_look()) in the epoch section that it is in: a location
+ * means the same record only as long as that is not left. */
+struct bkv_expected {
+    bool lasting_will_do; /* nothing, or any record of a segment without deadlines, will do */
+    bool present;         /* it had not expired: nor has it now */
+    uint64_t location;    /* of the key's slot; 0: it has none */
+    uint64_t deadline;    /* of that record */
+    unsigned waits;       /* for descriptors, so far; begin with 0 */
+};
+/* A write's result: nothing was done, something else is there, or the section
+ * was left meanwhile. Look again. */
+#define BKV_CHANGED 4
+
+/* What is to be written. */
+struct bkv_write {
+    const void *key, *value; /* value: NULL for a delete */
+    size_t key_size, value_size;
+    uint64_t deadline; /* UINT64_MAX: none */
+    bool deletes;
+    bitkv_durability durability;
+    uint64_t *unsynced; /* as bkv_partition_put() */
+    uint64_t sequence;  /* out: of the new record */
+};
+/* As bkv_partition_put() and bkv_partition_del(), if `expected` holds; with NULL,
+ * whatever is there. */
+int bkv_write(struct bkv_partition *p, const struct bkv_hash *hash, struct bkv_write *write,
+              struct bkv_expected *expected);
+
 /* Appends the mark that says how far the log is durable. Takes `lock`. */
 void bkv_append_mark(struct bkv_partition *p, uint64_t segment_id, uint64_t offset);
+
+/* --- condition.c ----------------------------------------------------------------- */
+
+/* A delete that has to look at what it deletes: that may have expired. */
+int bkv_del_looking(struct bkv_partition *p, const struct bkv_hash *hash, struct bkv_write *write);
 
 /* --- seal.c, checkpoint.c: the worker's longer jobs ----------------------------------- */
 

@@ -127,6 +127,8 @@ static int make_spare(struct bkv_partition *p, uint64_t id, uint64_t reserved,
     if (spare == NULL)
         return bkv_error(BITKV_ERR_NO_MEMORY, "no memory for a segment");
     spare->segment = bkv_segment_new(p, id);
+    if (spare->segment != NULL)
+        spare->segment->lasting = true;
     spare->reserved = reserved;
     int rc = spare->segment != NULL ? BITKV_OK : BITKV_ERR_NO_MEMORY;
     if (rc == BITKV_OK)
@@ -389,6 +391,7 @@ int bkv_tail_write_jumbo(struct bkv_partition *p, const struct bkv_jumbo *record
     struct bkv_segment *segment = bkv_segment_new(p, p->next_id++);
     if (segment == NULL)
         return BITKV_ERR_NO_MEMORY;
+    segment->lasting = true;
     uint64_t file_size = BKV_SEGMENT_HEADER + record->size;
     atomic_store(&segment->size, file_size);
     segment->base_sequence = p->next_sequence;

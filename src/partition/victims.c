@@ -145,7 +145,7 @@ static void begin_survey(struct bkv_partition *p, struct survey *survey)
         .segment_bytes = p->store->options.max_file_size,
         .threshold = p->store->options.fragmentation_threshold,
         .out_of_space = atomic_load(&p->out_of_space),
-        .now_ms = bkv_wall_ms(),
+        .now_ms = bkv_store_now_ms(p->store),
     };
     /* What the reserve can hold. */
     uint64_t reserve = atomic_load(&p->reserve_bytes);
