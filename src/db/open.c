@@ -285,6 +285,7 @@ static int open_in(struct bitkv *db)
     if (db->partitions == NULL)
         return bkv_error(BITKV_ERR_NO_MEMORY, "no memory for %" PRIu32 " partitions",
                          db->partition_count);
+    store->partitions = db->partitions;
     return start_partitions(db);
 }
 
@@ -348,6 +349,14 @@ static void wait_for_calls(struct bitkv *db)
     }
 }
 
+/* Before any of them is gone: a sync of one asks for those with which it shares
+ * batches. What goes wrong here each tells again when it stops. */
+static void sync_partitions(struct bitkv *db)
+{
+    for (uint32_t i = 0; i < db->partition_count && !db->store.options.read_only; i++)
+        (void)bkv_partition_sync(db->partitions[i]);
+}
+
 int bitkv_close(bitkv *db)
 {
     if (db == NULL)
@@ -362,6 +371,7 @@ int bitkv_close(bitkv *db)
     wait_for_calls(db);
     bkv_fork_unregister(&db->fork_member);
     bkv_backend_stop(db);
+    sync_partitions(db);
     int rc = BITKV_OK;
     char context[BKV_ERROR_CONTEXT_SIZE] = "";
     for (uint32_t i = 0; i < db->partition_count; i++) {

@@ -20,11 +20,12 @@
 struct bkv_store {
     struct bkv_dir dir;
     struct bkv_manifest manifest;
-    bitkv_options options;      /* checked, with every default filled in */
-    bool mapped;                /* BITKV_IO_MMAP runs, else BITKV_IO_PWRITE */
-    uint32_t open_segments_max; /* of one partition */
-    uint32_t sealed_max;        /* full segments of one that wait for their sync */
-    uint64_t readers_max;       /* descriptors of all, up to which cold reads take some */
+    struct bkv_partition **partitions; /* all, in order of their index */
+    bitkv_options options;             /* checked, with every default filled in */
+    bool mapped;                       /* BITKV_IO_MMAP runs, else BITKV_IO_PWRITE */
+    uint32_t open_segments_max;        /* of one partition */
+    uint32_t sealed_max;               /* full segments of one that wait for their sync */
+    uint64_t readers_max;              /* descriptors of all, up to which cold reads take some */
 };
 
 /* A message for the log callback, if there is one. */

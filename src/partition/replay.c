@@ -381,6 +381,8 @@ static int take_record(struct pass *pass, const struct bkv_scan_item *item)
         take_mark(r, item);
         return BITKV_OK;
     }
+    if (bkv_record_is_keyless(&item->record))
+        return BITKV_OK;
     struct bkv_hash hash = bkv_hash(&p->store->manifest.hash_key, item->key, item->record.key_size);
     return add(r, &hash, (enum bkv_record_type)item->record.type,
                bkv_location(pass->f->segment->number, item->offset, bkv_size_code(item->size)));
