@@ -232,6 +232,26 @@ static void stop_partitions(struct bitkv *db)
     }
 }
 
+/* All that were started have reached the stage; the first failure is told. */
+static int await_partitions(struct bitkv *db, enum bkv_opening stage, int rc, char *context)
+{
+    for (uint32_t i = 0; i < db->partition_count && db->partitions[i] != NULL; i++) {
+        int one = bkv_partition_await(db->partitions[i], stage);
+        if (one != BITKV_OK && rc == BITKV_OK) {
+            rc = one;
+            (void)snprintf(context, BKV_ERROR_CONTEXT_SIZE, "%s", bitkv_error_context());
+        }
+    }
+    return rc;
+}
+
+static void leave_partitions(struct bitkv *db, enum bkv_opening stage)
+{
+    for (uint32_t i = 0; i < db->partition_count; i++)
+        bkv_partition_leave(db->partitions[i], stage);
+}
+
+/* In stages: what becomes of a batch depends on all partitions in which it lies. */
 static int start_partitions(struct bitkv *db)
 {
     uint32_t count = db->partition_count;
@@ -241,18 +261,21 @@ static int start_partitions(struct bitkv *db)
     char context[BKV_ERROR_CONTEXT_SIZE] = "";
     if (rc != BITKV_OK)
         (void)snprintf(context, sizeof context, "%s", bitkv_error_context());
-    for (uint32_t i = 0; i < count && db->partitions[i] != NULL; i++) {
-        int one = bkv_partition_await(db->partitions[i]);
-        if (one != BITKV_OK && rc == BITKV_OK) {
-            rc = one;
-            (void)snprintf(context, sizeof context, "%s", bitkv_error_context());
-        }
+    rc = await_partitions(db, BKV_OPENING_READ, rc, context);
+    if (rc == BITKV_OK) {
+        rc = bkv_partitions_decide(db->partitions, count);
+        (void)snprintf(context, sizeof context, "%s", bitkv_error_context());
     }
-    if (rc != BITKV_OK) {
-        stop_partitions(db);
-        rc = bkv_error(rc, "%s", context);
+    if (rc == BITKV_OK) {
+        leave_partitions(db, BKV_OPENING_READ);
+        rc = await_partitions(db, BKV_OPENING_RECOVERED, rc, context);
     }
-    return rc;
+    if (rc == BITKV_OK) {
+        leave_partitions(db, BKV_OPENING_RECOVERED);
+        return BITKV_OK;
+    }
+    stop_partitions(db);
+    return bkv_error(rc, "%s", context);
 }
 
 static int guard_sigbus(struct bitkv *db)

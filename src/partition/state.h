@@ -237,7 +237,9 @@ struct bkv_partition {
     /* opening */
     pthread_mutex_t open_wait_mutex;
     pthread_cond_t open_wait;
-    bool recovered;
+    enum bkv_opening stage;         /* that was reached */
+    enum bkv_opening leave;         /* that may be left */
+    struct bkv_recover *recovering; /* until the first may be left */
     int open_result;
     char open_context[BKV_ERROR_CONTEXT_SIZE];
     bitkv_recovery recovery;
@@ -400,6 +402,10 @@ void bkv_thread_signals(sigset_t *blocked);
 
 /* --- recovery.c ---------------------------------------------------------------------------- */
 
-int bkv_recover(struct bkv_partition *p);
+/* Reads the log, changes no file; *r is for the second step, and NULL on failure. */
+int bkv_recover_begin(struct bkv_partition *p, struct bkv_recover **r);
+/* Once it is decided for all partitions: with `go_on` applies, repairs and makes
+ * ready to write. Frees `r`. */
+int bkv_recover_end(struct bkv_partition *p, struct bkv_recover *r, bool go_on);
 
 #endif

@@ -123,9 +123,17 @@ static void impossible_headers_are_told_before_anything_is_computed(void **state
         r = (struct bkv_record){.type = (uint8_t)type, .key_size = 1};
         assert_int_equal(bkv_record_plausible(&r),
                          type == BKV_RECORD_PUT || type == BKV_RECORD_DELETE);
-        r.flags = 1;
+        r.flags = type == BKV_RECORD_PUT ? 2 : 1;
         assert_false(bkv_record_plausible(&r));
     }
+    r = (struct bkv_record){.type = BKV_RECORD_BATCH, .value_size = BKV_BATCH_FIXED};
+    assert_true(bkv_record_plausible(&r));
+    r.value_size += BKV_BATCH_PEERS_MAX * BKV_BATCH_PEER;
+    assert_true(bkv_record_plausible(&r));
+    r.value_size += BKV_BATCH_PEER;
+    assert_false(bkv_record_plausible(&r));
+    r.value_size = BKV_BATCH_FIXED + 1;
+    assert_false(bkv_record_plausible(&r));
 }
 
 int main(void)
