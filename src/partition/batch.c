@@ -200,12 +200,11 @@ static int hold_key(struct bkv_group *g, struct bkv_group_record *r)
     struct bkv_keydir *keydir = g->partition->keydir;
     r->old = 0;
     bool exists = bkv_keydir_find(keydir, &r->hash, &r->old);
-    if (!r->is_put)
-        return BITKV_OK;
-    int rc = bkv_keydir_prepare(keydir, &r->hash);
+    int rc = r->is_put ? bkv_keydir_prepare(keydir, &r->hash)
+                       : bkv_keydir_prepare_remove(keydir, &r->hash);
     if (rc != BITKV_OK)
         return bkv_keydir_full(g->partition, rc);
-    if (!exists)
+    if (r->is_put && !exists)
         (void)bkv_keydir_put(keydir, &r->hash, location_of(g, 0, g->header_size));
     return BITKV_OK;
 }

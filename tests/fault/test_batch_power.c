@@ -227,6 +227,7 @@ static bitkv *open_db(bitkv_io_mode mode)
     o.strict_recovery = true; /* a crash is no damage */
     o.sync_interval_ms = 20;
     o.checkpoint_interval_bytes = 150000;
+    o.auto_compact = false; /* files are known by name here, and it renames some */
     bitkv *db;
     int rc = bitkv_open(&db, path, &o);
     if (rc != BITKV_OK)
