@@ -195,24 +195,34 @@ static uint64_t location_of(const struct bkv_group *g, uint64_t offset, uint64_t
     return bkv_location(tail->segment->number, tail->offset + offset, bkv_size_code(size));
 }
 
-static int hold_key(struct bkv_group *g, struct bkv_group_record *r)
+static int hold_put(struct bkv_group *g, struct bkv_group_record *r)
 {
     struct bkv_keydir *keydir = g->partition->keydir;
-    r->old = 0;
-    bool exists = bkv_keydir_find(keydir, &r->hash, &r->old);
-    int rc = r->is_put ? bkv_keydir_prepare(keydir, &r->hash)
-                       : bkv_keydir_prepare_remove(keydir, &r->hash);
+    int rc = bkv_keydir_prepare(keydir, &r->hash);
+    if (BKV_UNLIKELY(rc != BITKV_OK))
+        return bkv_keydir_full(g->partition, rc);
+    r->old = bkv_keydir_prepared(keydir);
+    if (r->old == 0)
+        (void)bkv_keydir_put(keydir, &r->hash, location_of(g, 0, g->header_size));
+    return BITKV_OK;
+}
+
+static int hold_delete(struct bkv_group *g, struct bkv_group_record *r)
+{
+    struct bkv_keydir *keydir = g->partition->keydir;
+    int rc = bkv_keydir_prepare_remove(keydir, &r->hash);
     if (rc != BITKV_OK)
         return bkv_keydir_full(g->partition, rc);
-    if (r->is_put && !exists)
-        (void)bkv_keydir_put(keydir, &r->hash, location_of(g, 0, g->header_size));
+    r->old = 0;
+    (void)bkv_keydir_find(keydir, &r->hash, &r->old);
     return BITKV_OK;
 }
 
 static int hold_keys(struct bkv_group *g)
 {
     for (g->held = 0; g->held < g->count; g->held++) {
-        int rc = hold_key(g, &g->records[g->held]);
+        struct bkv_group_record *r = &g->records[g->held];
+        int rc = r->is_put ? hold_put(g, r) : hold_delete(g, r);
         if (rc != BITKV_OK)
             return rc;
     }
