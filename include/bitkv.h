@@ -686,6 +686,80 @@ BITKV_API int bitkv_add(bitkv *db, const void *key, size_t key_size, int64_t del
                         int64_t *result);
 
 /* ------------------------------------------------------------------ */
+/* Batches                                                             */
+/* ------------------------------------------------------------------ */
+
+/**
+ * Puts and deletes that are written together: after a crash of any kind all of
+ * them are there or none, whichever partitions their keys are in.
+ *
+ * A batch belongs to no database and may be written any number of times, to
+ * several. Of entries with one key the last counts. A batch may be used by one
+ * thread at a time; several may write it at once if none changes it.
+ */
+typedef struct bitkv_batch bitkv_batch;
+
+/**
+ * An empty batch.
+ * @param batch receives it, to be destroyed with bitkv_batch_destroy(); NULL on
+ *              failure
+ * @return BITKV_OK; BITKV_ERR_INVALID; BITKV_ERR_NO_MEMORY
+ */
+BITKV_API int bitkv_batch_create(bitkv_batch **batch);
+
+/** Destroy a batch. NULL is ignored. */
+BITKV_API void bitkv_batch_destroy(bitkv_batch *batch);
+
+/**
+ * Add a put. Key and value are copied.
+ * @param key        1 to BITKV_KEY_SIZE_MAX bytes
+ * @param value      may be NULL if value_size is 0
+ * @param value_size 0 to BITKV_VALUE_SIZE_MAX bytes
+ * @return BITKV_OK; BITKV_ERR_INVALID; BITKV_ERR_NO_MEMORY: the batch is as it was
+ */
+BITKV_API int bitkv_batch_put(bitkv_batch *batch, const void *key, size_t key_size,
+                              const void *value, size_t value_size);
+
+/**
+ * bitkv_batch_put() of a value that expires.
+ * @param ttl_ms time to live in milliseconds, from the call of bitkv_write() on
+ *               that writes it; 0: the database's default_ttl_ms, as
+ *               bitkv_batch_put(); BITKV_TTL_NONE; at most BITKV_TTL_MAX
+ */
+BITKV_API int bitkv_batch_put_ttl(bitkv_batch *batch, const void *key, size_t key_size,
+                                  const void *value, size_t value_size, uint64_t ttl_ms);
+
+/** Add a delete. That the key is absent when the batch is written is no error.
+ *  @return as bitkv_batch_put() */
+BITKV_API int bitkv_batch_del(bitkv_batch *batch, const void *key, size_t key_size);
+
+/** Entries that were added, those with one key counted each. 0 for NULL. */
+BITKV_API size_t bitkv_batch_count(const bitkv_batch *batch);
+
+/** Take all entries out; the memory is kept for the next ones. NULL is ignored. */
+BITKV_API void bitkv_batch_clear(bitkv_batch *batch);
+
+/**
+ * Write a batch: all of it, or nothing.
+ *
+ * While it is written, single reads of other threads may find some of its keys
+ * already changed and others not yet, for about a microsecond; of a batch that
+ * fails they find nothing. Writers of the partitions involved wait as long as
+ * the batch is copied.
+ *
+ * @param batch      is left as it is; an empty one is BITKV_OK
+ * @param durability as in bitkv_put_with(). With BITKV_DURABILITY_SYNC all parts
+ *                   are durable when the call returns. With less, a power cut
+ *                   takes the batch as a whole, and with it what was written to
+ *                   its partitions later
+ * @return as bitkv_put(), and BITKV_OK whether deleted keys were there or not;
+ *         BITKV_ERR_LIMIT if the keys of one partition take more than a segment
+ *         (max_file_size, less some bytes); BITKV_ERR_SYNC_FAILED: as in
+ *         bitkv_put(), with the effect of the whole batch in doubt
+ */
+BITKV_API int bitkv_write(bitkv *db, const bitkv_batch *batch, bitkv_durability durability);
+
+/* ------------------------------------------------------------------ */
 /* Scanning                                                            */
 /* ------------------------------------------------------------------ */
 

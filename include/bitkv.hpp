@@ -1540,6 +1540,69 @@ template <class F> class [[nodiscard]] immediate
 } // namespace detail
 
 /* ------------------------------------------------------------------ */
+/* Batches                                                             */
+/* ------------------------------------------------------------------ */
+
+/** Puts and deletes that database::write() writes together: after a crash all of
+ *  them are there or none. Copies what it is given. See bitkv_batch. */
+class batch
+{
+  public:
+    batch() = default;
+    batch(batch &&other) noexcept : batch_(std::exchange(other.batch_, nullptr)) {}
+    batch &operator=(batch &&other) noexcept
+    {
+        std::swap(batch_, other.batch_);
+        return *this;
+    }
+    ~batch()
+    {
+        bitkv_batch_destroy(batch_);
+    }
+
+    template <detail::bytes K, detail::bytes V> result<void> put(const K &key, const V &value)
+    {
+        auto k = detail::hold(key);
+        auto v = detail::hold(value);
+        return add([&] {
+            return bitkv_batch_put(batch_, std::ranges::data(k), std::ranges::size(k),
+                                   std::ranges::data(v), std::ranges::size(v));
+        });
+    }
+    /** That the key is absent is no error. */
+    template <detail::bytes K> result<void> del(const K &key)
+    {
+        auto k = detail::hold(key);
+        return add(
+            [&] { return bitkv_batch_del(batch_, std::ranges::data(k), std::ranges::size(k)); });
+    }
+    std::size_t count() const noexcept
+    {
+        return bitkv_batch_count(batch_);
+    }
+    void clear() noexcept
+    {
+        bitkv_batch_clear(batch_);
+    }
+    /** For the calls of bitkv.h; NULL if it is empty. */
+    const bitkv_batch *handle() const noexcept
+    {
+        return batch_;
+    }
+
+  private:
+    template <class F> result<void> add(F f)
+    {
+        int status = batch_ != nullptr ? BITKV_OK : bitkv_batch_create(&batch_);
+        if (status == BITKV_OK)
+            status = f();
+        return status == BITKV_OK ? result<void>() : result<void>(error::of_thread(status));
+    }
+
+    bitkv_batch *batch_ = nullptr;
+};
+
+/* ------------------------------------------------------------------ */
 /* Databases                                                           */
 /* ------------------------------------------------------------------ */
 
@@ -1869,6 +1932,20 @@ class database
     {
         return detail::database_operation<detail::done_traits<BITKV_OP_SYNC>, detail::nothing,
                                           detail::nothing>(core_.get(), {}, {});
+    }
+
+    /** Writes a batch, at once: all of it or nothing. With BITKV_DURABILITY_SYNC the
+     *  thread waits for the disk. See bitkv_write(). */
+    result<void> write(const batch &batch, bitkv_durability durability = BITKV_DURABILITY_DEFAULT)
+    {
+        std::lock_guard lock(core_->mutex);
+        if (core_->handle == nullptr)
+            return was_closed();
+        int status =
+            batch.count() > 0 ? bitkv_write(core_->handle, batch.handle(), durability) : BITKV_OK;
+        if (status != BITKV_OK)
+            return error::of_thread(status);
+        return {};
     }
 
     /** Statistics, at once. See bitkv_stats(). */

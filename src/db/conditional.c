@@ -38,14 +38,6 @@ static int enter(const struct bitkv *db, const void *key, size_t key_size, struc
     return BITKV_OK;
 }
 
-static int check_ttl(uint64_t ttl_ms, bool may_keep)
-{
-    if (ttl_ms <= BITKV_TTL_MAX || ttl_ms == BITKV_TTL_NONE ||
-        (may_keep && ttl_ms == BITKV_TTL_KEEP))
-        return BITKV_OK;
-    return bkv_error(BITKV_ERR_INVALID, "%llu ms is no time to live", (unsigned long long)ttl_ms);
-}
-
 /* --- expiry ----------------------------------------------------------------------------- */
 
 int bitkv_info(bitkv *db, const void *key, size_t key_size, bitkv_key_info *info)
@@ -72,7 +64,7 @@ int bitkv_touch(bitkv *db, const void *key, size_t key_size, uint64_t ttl_ms)
     struct site site = {0};
     int rc = bkv_check_write(db, key, key_size, BITKV_DURABILITY_DEFAULT);
     if (rc == BITKV_OK)
-        rc = check_ttl(ttl_ms, false);
+        rc = bkv_check_ttl(ttl_ms, false);
     if (rc == BITKV_OK)
         rc = enter(db, key, key_size, &site);
     if (rc != BITKV_OK)
@@ -111,7 +103,7 @@ static int take_put_options(bitkv_put_options *out, const bitkv_put_options *giv
             return bkv_error(BITKV_ERR_INVALID, "a reserved put option is not zero: call "
                                                 "bitkv_put_options_init() first");
     }
-    return check_ttl(out->ttl_ms, true);
+    return bkv_check_ttl(out->ttl_ms, true);
 }
 
 static int put_if(const struct bitkv *db, const struct bkv_change *change, uint64_t *version)
@@ -231,7 +223,7 @@ static int store_new(const struct update *u, const bitkv_update_step *step)
 {
     int rc = bkv_check_value(step->new_value, step->new_value_size);
     if (rc == BITKV_OK)
-        rc = check_ttl(step->new_ttl_ms, true);
+        rc = bkv_check_ttl(step->new_ttl_ms, true);
     if (rc != BITKV_OK)
         return rc;
     struct bkv_change change = {

@@ -232,6 +232,26 @@ static void stop_partitions(struct bitkv *db)
     }
 }
 
+/* All that were started have reached the stage; the first failure is told. */
+static int await_partitions(struct bitkv *db, enum bkv_opening stage, int rc, char *context)
+{
+    for (uint32_t i = 0; i < db->partition_count && db->partitions[i] != NULL; i++) {
+        int one = bkv_partition_await(db->partitions[i], stage);
+        if (one != BITKV_OK && rc == BITKV_OK) {
+            rc = one;
+            (void)snprintf(context, BKV_ERROR_CONTEXT_SIZE, "%s", bitkv_error_context());
+        }
+    }
+    return rc;
+}
+
+static void leave_partitions(struct bitkv *db, enum bkv_opening stage)
+{
+    for (uint32_t i = 0; i < db->partition_count; i++)
+        bkv_partition_leave(db->partitions[i], stage);
+}
+
+/* In stages: what becomes of a batch depends on all partitions in which it lies. */
 static int start_partitions(struct bitkv *db)
 {
     uint32_t count = db->partition_count;
@@ -241,18 +261,21 @@ static int start_partitions(struct bitkv *db)
     char context[BKV_ERROR_CONTEXT_SIZE] = "";
     if (rc != BITKV_OK)
         (void)snprintf(context, sizeof context, "%s", bitkv_error_context());
-    for (uint32_t i = 0; i < count && db->partitions[i] != NULL; i++) {
-        int one = bkv_partition_await(db->partitions[i]);
-        if (one != BITKV_OK && rc == BITKV_OK) {
-            rc = one;
-            (void)snprintf(context, sizeof context, "%s", bitkv_error_context());
-        }
+    rc = await_partitions(db, BKV_OPENING_READ, rc, context);
+    if (rc == BITKV_OK) {
+        rc = bkv_partitions_decide(db->partitions, count);
+        (void)snprintf(context, sizeof context, "%s", bitkv_error_context());
     }
-    if (rc != BITKV_OK) {
-        stop_partitions(db);
-        rc = bkv_error(rc, "%s", context);
+    if (rc == BITKV_OK) {
+        leave_partitions(db, BKV_OPENING_READ);
+        rc = await_partitions(db, BKV_OPENING_RECOVERED, rc, context);
     }
-    return rc;
+    if (rc == BITKV_OK) {
+        leave_partitions(db, BKV_OPENING_RECOVERED);
+        return BITKV_OK;
+    }
+    stop_partitions(db);
+    return bkv_error(rc, "%s", context);
 }
 
 static int guard_sigbus(struct bitkv *db)
@@ -285,6 +308,7 @@ static int open_in(struct bitkv *db)
     if (db->partitions == NULL)
         return bkv_error(BITKV_ERR_NO_MEMORY, "no memory for %" PRIu32 " partitions",
                          db->partition_count);
+    store->partitions = db->partitions;
     return start_partitions(db);
 }
 
@@ -349,6 +373,14 @@ static void wait_for_calls(struct bitkv *db)
     }
 }
 
+/* Before any of them is gone: a sync of one asks for those with which it shares
+ * batches. What goes wrong here each tells again when it stops. */
+static void sync_partitions(struct bitkv *db)
+{
+    for (uint32_t i = 0; i < db->partition_count && !db->store.options.read_only; i++)
+        (void)bkv_partition_sync(db->partitions[i]);
+}
+
 int bitkv_close(bitkv *db)
 {
     if (db == NULL)
@@ -357,12 +389,14 @@ int bitkv_close(bitkv *db)
         return bkv_error(BITKV_ERR_FORKED, "bitkv_close in a forked child; the handle belongs to "
                                            "the parent");
     if (bkv_long_here(db))
-        return bkv_error(BITKV_ERR_INVALID, "bitkv_close from a callback of bitkv_scan, bitkv_update "
-                                            "or another long call on the same database: return "
-                                            "from it first");
+        return bkv_error(BITKV_ERR_INVALID,
+                         "bitkv_close from a callback of bitkv_scan, bitkv_update "
+                         "or another long call on the same database: return "
+                         "from it first");
     wait_for_calls(db);
     bkv_fork_unregister(&db->fork_member);
     bkv_backend_stop(db);
+    sync_partitions(db);
     int rc = BITKV_OK;
     char context[BKV_ERROR_CONTEXT_SIZE] = "";
     for (uint32_t i = 0; i < db->partition_count; i++) {

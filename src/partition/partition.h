@@ -21,12 +21,13 @@
 struct bkv_store {
     struct bkv_dir dir;
     struct bkv_manifest manifest;
-    bitkv_options options;      /* checked, with every default filled in */
-    struct bkv_clock clock;     /* by which records expire */
-    bool mapped;                /* BITKV_IO_MMAP runs, else BITKV_IO_PWRITE */
-    uint32_t open_segments_max; /* of one partition */
-    uint32_t sealed_max;        /* full segments of one that wait for their sync */
-    uint64_t readers_max;       /* descriptors of all, up to which cold reads take some */
+    struct bkv_partition **partitions; /* all, in order of their index */
+    bitkv_options options;             /* checked, with every default filled in */
+    struct bkv_clock clock;            /* by which records expire */
+    bool mapped;                       /* BITKV_IO_MMAP runs, else BITKV_IO_PWRITE */
+    uint32_t open_segments_max;        /* of one partition */
+    uint32_t sealed_max;               /* full segments of one that wait for their sync */
+    uint64_t readers_max;              /* descriptors of all, up to which cold reads take some */
 };
 
 /* The time that deadlines of records are compared with: one that is not larger
@@ -45,8 +46,19 @@ struct bkv_partition;
 /* Starts the partition's thread, which recovers it; several may be started
  * before the first is awaited. */
 int bkv_partition_start(struct bkv_partition **out, struct bkv_store *store, uint32_t index);
-/* Waits for the recovery and returns its result. */
-int bkv_partition_await(struct bkv_partition *partition);
+/* The stages of opening: when all partitions have reached the first one, what is to
+ * become of batches that lie in several is decided for all
+ * (bkv_partitions_decide()); when all have reached the second one, they may write. */
+enum bkv_opening {
+    BKV_OPENING_BEGUN,
+    BKV_OPENING_READ,      /* the log is read, no file is changed */
+    BKV_OPENING_RECOVERED, /* it serves, but nobody has appended anything */
+};
+/* Waits until the stage is reached, and returns how it went so far. */
+int bkv_partition_await(struct bkv_partition *partition, enum bkv_opening stage);
+void bkv_partition_leave(struct bkv_partition *partition, enum bkv_opening stage);
+/* All have reached BKV_OPENING_READ, and may not have left it. BITKV_ERR_NO_MEMORY. */
+int bkv_partitions_decide(struct bkv_partition *const *partitions, uint32_t count);
 /* Seals what is open, stops the thread and frees all. `clean`: sync, trim and
  * checkpoint first; their first error is returned. No operation may run. */
 int bkv_partition_stop(struct bkv_partition *partition, bool clean);

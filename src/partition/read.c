@@ -245,12 +245,24 @@ static int get_settled(struct bkv_partition *p, struct bkv_epoch_slot *slot,
 
 /* --- the operations ---------------------------------------------------------- */
 
+/* A batch that failed was taken back while we looked at the place that it had for
+ * the key (batch.c): no damage, then. */
+static bool was_taken_back(const struct bkv_located *found, const struct bkv_hash *hash)
+{
+    uint64_t location = 0;
+    bkv_lock(&found->partition->lock);
+    bool there = bkv_keydir_find(found->partition->keydir, hash, &location);
+    bkv_unlock(&found->partition->lock);
+    return !there || location != found->location;
+}
+
 /* The end of every get from memory. */
 static inline int finish(const struct bkv_located *found, struct bkv_epoch_slot *slot,
                          const struct bkv_hash *hash, const void *key, size_t key_size,
                          struct bkv_sink *sink, int rc)
 {
-    if (BKV_UNLIKELY(rc == BKV_OTHER_KEY))
+    if (BKV_UNLIKELY(rc == BKV_OTHER_KEY ||
+                     (rc == BITKV_ERR_CORRUPT && was_taken_back(found, hash))))
         rc = get_settled(found->partition, slot, hash, key, key_size, sink);
     return rc;
 }

@@ -45,7 +45,7 @@ static int copy_entries(struct bkv_partition *p, const struct bkv_file *file,
             return bkv_error(BITKV_ERR_CORRUPT,
                              "no hint for %s: at offset %llu, %llu bytes are damaged", file->name,
                              (unsigned long long)item.offset, (unsigned long long)item.size);
-        if (item.record.type != BKV_RECORD_MARK) {
+        if (!bkv_record_is_keyless(&item.record)) {
             struct bkv_hash hash =
                 bkv_hash(&p->store->manifest.hash_key, item.key, item.record.key_size);
             struct bkv_entry entry =

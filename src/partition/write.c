@@ -527,3 +527,47 @@ void bkv_append_mark(struct bkv_partition *p, uint64_t segment_id, uint64_t offs
         bkv_unsynced_add(p, tail->segment);
     bkv_unlock(&p->lock);
 }
+
+/* --- for batch.c ------------------------------------------------------------------------- */
+
+int bkv_write_check(struct bkv_partition *p)
+{
+    return BKV_LIKELY(atomic_load_explicit(&p->failed, memory_order_relaxed) == 0) ? BITKV_OK
+                                                                                   : refuse(p);
+}
+
+bool bkv_tail_by_mapping(struct bkv_partition *p, uint64_t size, bitkv_durability durability)
+{
+    return by_mapping(p, size, durability);
+}
+
+void bkv_account(struct bkv_partition *p, uint64_t location, bool live)
+{
+    account_live(p, location, live);
+}
+
+bool bkv_note_append(struct bkv_partition *p, uint64_t size, bitkv_durability durability)
+{
+    return note_append(p, size, durability);
+}
+
+int bkv_keydir_full(const struct bkv_partition *p, int rc)
+{
+    return full(p, rc);
+}
+
+bitkv_durability bkv_effective_durability(const struct bkv_partition *p,
+                                          bitkv_durability durability)
+{
+    return effective(p, durability);
+}
+
+bool bkv_descriptor_may_come(struct bkv_partition *p, int rc, unsigned *attempts)
+{
+    return descriptor_may_come(p, rc, attempts);
+}
+
+int bkv_count_write_error(struct bkv_partition *p, int rc)
+{
+    return count_error(p, rc);
+}

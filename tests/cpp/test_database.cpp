@@ -542,6 +542,29 @@ void closing_waits_for_direct_calls()
     CHECK(sync_wait(db->exists("k")).value());
 }
 
+void a_batch_is_written_as_a_whole()
+{
+    scratch s;
+    auto db = sync_wait(database::open({.directory = s.path("b")})).value();
+    batch changes;
+    CHECK(db->write(changes).has_value()); // nothing to write
+    CHECK(changes.put("a", "1").has_value());
+    CHECK(changes.put(std::string("b"), std::vector<char>{'2'}).has_value());
+    CHECK(changes.del("a").has_value());
+    CHECK(changes.count() == 3);
+    CHECK(!changes.put("", "empty").has_value());
+    batch moved = std::move(changes);
+    CHECK(changes.count() == 0 && moved.count() == 3);
+    CHECK(db->write(moved, BITKV_DURABILITY_SYNC).has_value());
+    CHECK(!sync_wait(db->exists("a")).value());
+    CHECK(sync_wait(db->get_string("b")).value().value() == "2");
+    moved.clear();
+    CHECK(moved.count() == 0);
+    CHECK(sync_wait(db->close()).has_value());
+    CHECK(moved.put("a", "1").has_value());
+    CHECK(db->write(moved).error().code() == BITKV_ERR_CLOSED);
+}
+
 } // namespace
 
 int main()
@@ -563,6 +586,7 @@ int main()
         NAMED(deletes_and_exists_say_whether_the_key_was_there),
         NAMED(a_sync_makes_all_durable),
         NAMED(statistics_count),
+        NAMED(a_batch_is_written_as_a_whole),
         NAMED(what_is_wrong_with_an_operation_is_in_its_error),
         NAMED(the_environment_rules_the_backend),
         NAMED(conditions_deadlines_and_updates_are_those_of_the_library),

@@ -373,7 +373,7 @@ static void copy_entries(struct bkv_hint_writer *writer, struct bkv_scanner *sca
             return;
         assert_int_equal(item.kind, BKV_SCAN_RECORD);
         *last = item.record.sequence;
-        if (item.record.type == BKV_RECORD_MARK)
+        if (bkv_record_is_keyless(&item.record))
             continue;
         struct bkv_hash hash = bkv_hash(&manifest->hash_key, item.key, item.record.key_size);
         struct bkv_entry entry =

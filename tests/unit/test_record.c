@@ -159,6 +159,14 @@ static void impossible_headers_are_told_before_anything_is_computed(void **state
     assert_true(bkv_record_plausible(&r));
     r.flags = BKV_RECORD_EXPIRES;
     assert_false(bkv_record_plausible(&r));
+    r = (struct bkv_record){.type = BKV_RECORD_BATCH, .value_size = BKV_BATCH_FIXED};
+    assert_true(bkv_record_plausible(&r));
+    r.value_size += BKV_BATCH_PEERS_MAX * BKV_BATCH_PEER;
+    assert_true(bkv_record_plausible(&r));
+    r.value_size += BKV_BATCH_PEER;
+    assert_false(bkv_record_plausible(&r));
+    r.value_size = BKV_BATCH_FIXED + 1;
+    assert_false(bkv_record_plausible(&r));
 }
 
 int main(void)
