@@ -248,41 +248,19 @@ int bitkv_sync(bitkv *db)
 /* --- scanning and statistics
  * ---------------------------------------------------------------------------- */
 
-/* The databases whose callbacks this thread runs, one inside of the other:
- * closing one of them there would wait for itself. */
-struct scanned {
-    const bitkv *db;
-    const struct scanned *outer;
-};
-static _Thread_local const struct scanned *scanning;
-
-bool bkv_db_scanning_here(const struct bitkv *db)
-{
-    const struct scanned *s = scanning;
-    while (s != NULL && s->db != db)
-        s = s->outer;
-    return s != NULL;
-}
-
 int bitkv_scan(bitkv *db, unsigned flags, bitkv_scan_cb scan_cb, void *user)
 {
     if (scan_cb == NULL || (flags & ~(unsigned)BITKV_SCAN_KEYS) != 0)
         return bkv_error(BITKV_ERR_INVALID, "bitkv_scan: no callback, or unknown flags %#x", flags);
-    struct bkv_epoch_slot *slot = NULL;
-    int rc = bkv_begin(db, &slot);
+    struct bkv_visit visit;
+    int rc = bkv_visit_begin(&visit, db);
     if (rc != BITKV_OK)
         return rc;
-    /* Long work stays out of the section, or nothing could be reclaimed. */
-    atomic_fetch_add(&db->scans, 1);
-    bkv_epoch_exit(slot);
-    struct scanned here = {.db = db, .outer = scanning};
-    scanning = &here;
     struct bkv_scan_failure failure;
     failure.code = BITKV_OK;
     for (uint32_t i = 0; i < db->partition_count && rc == BITKV_OK; i++)
         rc = bkv_partition_scan(db->partitions[i], flags, scan_cb, user, &db->closing, &failure);
-    scanning = here.outer;
-    atomic_fetch_sub(&db->scans, 1);
+    bkv_visit_end(&visit, db);
     if (rc == BITKV_OK && failure.code != BITKV_OK)
         rc = bkv_error(failure.code, "%s", failure.context);
     return rc;

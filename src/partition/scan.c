@@ -109,6 +109,7 @@ static int visit(struct scan *scan, const struct bkv_keydir_entry *entry,
         .value_size = record.value_size,
         .sequence = record.sequence,
         .partition = scan->p->index,
+        .deadline_ms = bkv_record_deadline(bytes),
     };
     if ((scan->flags & BITKV_SCAN_KEYS) == 0)
         shown.value = bkv_record_value(bytes, &record);

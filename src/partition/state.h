@@ -290,6 +290,13 @@ void bkv_worker_urgent(struct bkv_partition *p);
  * not when the database is being closed or the worker has fallen behind. */
 void bkv_worker_yield(struct bkv_partition *p, uint64_t *slice_begun_ns);
 
+/* --- own.c --------------------------------------------------------------------------------------
+ */
+
+/* Before the file of a segment is changed: if backups share it, a copy of its
+ * first `size` bytes takes its place. */
+int bkv_segment_own(struct bkv_partition *p, uint64_t id, uint64_t size);
+
 /* --- recovery.c ---------------------------------------------------------------------------- */
 
 int bkv_recover(struct bkv_partition *p);
