@@ -485,8 +485,6 @@ typedef struct bitkv_record {
     size_t value_size;
     uint64_t sequence;  /**< of the write, ascending within a partition */
     uint32_t partition; /**< where it lives */
-    /** When it expires, in milliseconds since 1970; UINT64_MAX: never. */
-    uint64_t deadline_ms;
 } bitkv_record;
 
 typedef enum bitkv_scan_flags {

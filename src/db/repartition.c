@@ -50,7 +50,8 @@
 
 /* What a database holds, whatever the order. */
 struct sums {
-    uint64_t records, bytes, digest;
+    uint64_t records, bytes, digest; /* of what never expires */
+    uint64_t expiring;               /* the other records: they may expire between two looks */
 };
 
 struct work {
@@ -196,30 +197,45 @@ static int remove_leftover(struct work *w)
 
 static int advance(struct work *w, const bitkv_record *record)
 {
-    w->done += bkv_record_size(record->key_size +
-                                   (record->deadline_ms != UINT64_MAX ? BKV_RECORD_DEADLINE : 0),
-                               record->value_size);
+    w->done += bkv_record_size(
+        record->key_size + (bkv_shown_deadline(record) != UINT64_MAX ? BKV_RECORD_DEADLINE : 0),
+        record->value_size);
     w->done = w->done < w->total ? w->done : w->total;
     if (w->options.progress != NULL && w->options.progress(w->options.user, w->done, w->total) != 0)
         return bkv_error(BITKV_ERR_CANCELED, "canceled by the progress callback");
     return BITKV_OK;
 }
 
-static void add_up(struct sums *sums, const bitkv_record *record)
+static uint64_t digest_of(const bitkv_record *record)
 {
     uint32_t key = bkv_crc32c(0, record->key, record->key_size);
     uint64_t x = (uint64_t)key << 32 | bkv_crc32c(~key, record->value, record->value_size);
-    x ^= (uint64_t)record->key_size << 48 ^ record->value_size ^ record->deadline_ms;
+    x ^= (uint64_t)record->key_size << 48 ^ record->value_size;
     x = (x ^ (x >> 31)) * 0x9e3779b97f4a7c15u;
-    sums->digest += x ^ (x >> 29);
-    sums->bytes += record->key_size + record->value_size;
+    return x ^ (x >> 29);
+}
+
+static void add_up(struct sums *sums, const bitkv_record *record)
+{
+    if (bkv_shown_deadline(record) != UINT64_MAX) {
+        sums->expiring++;
+        return;
+    }
     sums->records++;
+    sums->bytes += record->key_size + record->value_size;
+    sums->digest += digest_of(record);
+}
+
+static bool same_sums(const struct sums *old, const struct sums *new)
+{
+    return new->records == old->records &&new->bytes == old->bytes &&new->digest ==
+           old->digest &&new->expiring <= old->expiring;
 }
 
 /* The one place that stores a record again. */
 static int put_again(struct bitkv *db, const bitkv_record *record)
 {
-    if (record->deadline_ms != UINT64_MAX)
+    if (bkv_shown_deadline(record) != UINT64_MAX)
         return bkv_error(BITKV_ERR_FORMAT, "a record expires, and cannot be stored again");
     return bitkv_put_with(db, record->key, record->key_size, record->value, record->value_size,
                           BITKV_DURABILITY_NONE);
@@ -318,8 +334,7 @@ static int compare_new(struct work *w, const struct sums *sums)
         return rc;
     struct pass pass = {.w = w};
     rc = bitkv_scan(w->new, BITKV_SCAN_ALL, take_record, &pass);
-    if (rc == BITKV_OK && (pass.sums.records != sums->records || pass.sums.bytes != sums->bytes ||
-                           pass.sums.digest != sums->digest))
+    if (rc == BITKV_OK && !same_sums(sums, &pass.sums))
         rc = bkv_error(BITKV_ERR_CORRUPT,
                        "%s has %llu records, and %llu were written; or one differs", w->beside,
                        (unsigned long long)pass.sums.records, (unsigned long long)sums->records);

@@ -90,6 +90,15 @@ struct bkv_scan_failure {
     int code; /* BITKV_OK: none */
     char context[BKV_ERROR_CONTEXT_SIZE];
 };
+/* What a scan's callback is given in truth. */
+struct bkv_shown {
+    bitkv_record record;
+    uint64_t deadline; /* milliseconds since 1970; UINT64_MAX: it never expires */
+};
+static inline uint64_t bkv_shown_deadline(const bitkv_record *record)
+{
+    return ((const struct bkv_shown *)record)->deadline;
+}
 /* Returns what the callback did, or what kept the scan from going on; records
  * that could not be read are in `failure`, and the others are visited. */
 int bkv_partition_scan(struct bkv_partition *partition, unsigned flags, bitkv_scan_cb scan_cb,

@@ -103,17 +103,17 @@ static int visit(struct scan *scan, const struct bkv_keydir_entry *entry,
         keep_error(scan, rc);
         return BITKV_OK;
     }
-    bitkv_record shown = {
+    struct bkv_shown shown = {.deadline = bkv_record_deadline(bytes)};
+    shown.record = (bitkv_record){
         .key = bkv_record_key(bytes),
         .key_size = record.key_size,
         .value_size = record.value_size,
         .sequence = record.sequence,
         .partition = scan->p->index,
-        .deadline_ms = bkv_record_deadline(bytes),
     };
     if ((scan->flags & BITKV_SCAN_KEYS) == 0)
-        shown.value = bkv_record_value(bytes, &record);
-    return scan->scan_cb(scan->user, &shown);
+        shown.record.value = bkv_record_value(bytes, &record);
+    return scan->scan_cb(scan->user, &shown.record);
 }
 
 static int by_location(const void *a, const void *b)

@@ -30,12 +30,14 @@ static int setup(void **state)
     lab_path(folder, "backup-faults");
     lab_join(path, folder, "db");
     lab_join(target, folder, "backup");
+    fault_install(); /* no power is cut here: syncs are not made */
     return 0;
 }
 
 static int teardown(void **state)
 {
     (void)state;
+    fault_uninstall();
     lab_remove(folder);
     return 0;
 }
@@ -156,7 +158,6 @@ static bool dies_at(uint32_t n, int (*work)(bool), bool argument)
     pid_t child = fork();
     assert_true(child >= 0);
     if (child == 0) {
-        fault_install();
         fault_arm_death(n, DIED);
         int rc = work(argument);
         if (rc != BITKV_OK)
@@ -259,13 +260,11 @@ static void backup_sweep(struct plan plan, uint32_t count)
         prepare(true);
         unsigned descriptors = lab_descriptors();
         bitkv *db = open_it(path, true);
-        fault_install();
         arm(plan, n, count);
         int rc = bitkv_backup(db, target, NULL);
         fired = fault_fired() > 0;
         note_result(rc, plan, n);
         fault_disarm();
-        fault_uninstall();
         assert_int_equal(bitkv_close(db), BITKV_OK);
         assert_int_equal(lab_descriptors(), descriptors);
         expect_backup(true, rc == BITKV_OK);
@@ -287,13 +286,11 @@ static void repartition_sweep(struct plan plan, uint32_t count)
     for (uint32_t n = 0; fired; n += step_after(n)) {
         prepare(false);
         unsigned descriptors = lab_descriptors();
-        fault_install();
         arm(plan, n, count);
         int rc = bitkv_repartition(path, 3, NULL);
         fired = fault_fired() > 0;
         note_result(rc, plan, n);
         fault_disarm();
-        fault_uninstall();
         assert_int_equal(lab_descriptors(), descriptors);
         expect_repartitioned(rc == BITKV_OK);
     }
