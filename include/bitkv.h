@@ -242,12 +242,16 @@ typedef struct bitkv_options {
     uint32_t file_mode;
     uint32_t directory_mode;
 
-    /** Compact in the background. Default true. No compactor runs in this
-     *  version: the value is checked and kept for the one that will. */
+    /** Compact in the background, by a thread of each partition that has full
+     *  segments. Default true. See fragmentation_threshold, and bitkv_compact()
+     *  for doing it by hand. */
     bool auto_compact;
 
-    /** Share of dead bytes, above 0 and at most 1, at which a segment is
-     *  worth compacting. Default 0.5. See auto_compact. */
+    /** Dead share of a partition's data and hint files, above 0 and at most 1,
+     *  that is the signal to compact: overwritten and deleted records, expired
+     *  ones, tombstones. Default 0.5, at which the files take about twice the
+     *  space of what is alive. Files of which hardly anything is left are
+     *  compacted sooner: below 40 % of what the threshold lets live. */
     double fragmentation_threshold;
 
     /* --- performance ----------------------------------------------- */
@@ -288,7 +292,21 @@ typedef struct bitkv_options {
      *  1024. */
     uint32_t io_threads;
 
-    uint64_t reserved[7];
+    /* --- compaction -------------------------------------------------- */
+
+    /** Most bytes a second that compaction in the background reads, of each
+     *  partition. Default 0: no limit; it yields to the foreground anyhow, and
+     *  hurries only when dead bytes come faster than they go. With a limit the
+     *  dead share may grow beyond the threshold. */
+    uint64_t compact_bytes_per_second;
+
+    /** Hours of the day for it, in minutes since midnight, local time: from
+     *  (inclusive) until (exclusive), over midnight if from is larger. Defaults
+     *  0 and 0: equal numbers are all day. At most 1439. */
+    uint32_t compact_from_minute;
+    uint32_t compact_until_minute;
+
+    uint64_t reserved[5];
 } bitkv_options;
 
 /**
@@ -516,6 +534,43 @@ typedef int (*bitkv_scan_cb)(void *user, const bitkv_record *record);
 BITKV_API int bitkv_scan(bitkv *db, unsigned flags, bitkv_scan_cb scan_cb, void *user);
 
 /* ------------------------------------------------------------------ */
+/* Compaction                                                          */
+/* ------------------------------------------------------------------ */
+
+/** Stands for all partitions. */
+#define BITKV_ALL_PARTITIONS UINT32_MAX
+
+/**
+ * Hears how far a long operation has come, in the thread that called it.
+ * @param done  of `total` bytes; both may grow
+ * @return 0 to go on; anything else cancels the operation, which then returns
+ *         BITKV_ERR_CANCELED
+ */
+typedef int (*bitkv_progress_cb)(void *user, uint64_t done, uint64_t total);
+
+/**
+ * Compact now, whatever the options say of when: every file with dead, expired or
+ * superseded records is replaced by what is alive of it, small neighbours are
+ * merged, and every tombstone goes whose key no older file has. The space is
+ * given back before the call returns, but for files that a snapshot, a backup
+ * or a scan still needs.
+ *
+ * Reads and writes go on meanwhile. Needs as much free disk space as is alive
+ * in one file's worth of data (max_file_size). Runs in the calling thread, one
+ * partition after the other. A crash at any moment loses nothing.
+ *
+ * @param partition 0 to count - 1, or BITKV_ALL_PARTITIONS
+ * @param progress  called some thousand times a second at most; NULL: none. May
+ *                  read and write the database, may not close it
+ * @param user      handed to it
+ * @return BITKV_OK; BITKV_ERR_CANCELED: what was done so far stays done;
+ *         BITKV_ERR_NO_SPACE; BITKV_ERR_CORRUPT if a live record does not
+ *         verify: its file is left as it is; BITKV_ERR_READ_ONLY;
+ *         BITKV_ERR_SYNC_FAILED; BITKV_ERR_CLOSED; BITKV_ERR_INVALID
+ */
+BITKV_API int bitkv_compact(bitkv *db, uint32_t partition, bitkv_progress_cb progress, void *user);
+
+/* ------------------------------------------------------------------ */
 /* Statistics                                                          */
 /* ------------------------------------------------------------------ */
 
@@ -542,10 +597,10 @@ typedef struct bitkv_statistics {
 
     /* counters of operations */
     uint64_t puts_total;
-    uint64_t gets_total;      /**< every read of a key, found or not */
-    uint64_t gets_miss_total; /**< of those, absent */
-    uint64_t deletes_total;   /**< that removed a key */
-    uint64_t compactions_total;
+    uint64_t gets_total;        /**< every read of a key, found or not */
+    uint64_t gets_miss_total;   /**< of those, absent */
+    uint64_t deletes_total;     /**< that removed a key */
+    uint64_t compactions_total; /**< runs: some segments became one */
     uint64_t syncs_total;       /**< successful syncs of the log */
     uint64_t checkpoints_total; /**< KeyDir checkpoints written */
     uint64_t errors_total;      /**< reads and writes that failed */
@@ -572,14 +627,15 @@ typedef struct bitkv_statistics {
     bitkv_backend backend;      /**< of completion queues; never AUTO */
     const char *backend_reason; /**< why; static */
 
-    uint64_t reserved[7];
+    uint64_t compaction_bytes_read;    /**< of input segments */
+    uint64_t compaction_bytes_written; /**< of output segments */
+    uint64_t expired_total;            /**< keys that compaction removed since they had expired */
+
+    uint64_t reserved[4];
 } bitkv_statistics;
 
 #define bitkv_statistics_init(statistics)                                                          \
     ((void)((statistics)->struct_size = sizeof(bitkv_statistics)))
-
-/** Stands for the sum over all partitions. */
-#define BITKV_ALL_PARTITIONS UINT32_MAX
 
 /**
  * Statistics of one partition, or of all.
@@ -596,14 +652,6 @@ BITKV_API int bitkv_stats(bitkv *db, uint32_t partition, bitkv_statistics *stati
 /* ------------------------------------------------------------------ */
 /* Backups and partitions                                              */
 /* ------------------------------------------------------------------ */
-
-/**
- * Told now and then how far a long call is, in its own thread.
- * @param done_bytes  of total_bytes
- * @return 0 to go on; anything else cancels: the call undoes what it has begun
- *         and returns BITKV_ERR_CANCELED
- */
-typedef int (*bitkv_progress_cb)(void *user, uint64_t done_bytes, uint64_t total_bytes);
 
 /** What a backup did. Its layout never changes. */
 typedef struct bitkv_backup_report {

@@ -22,6 +22,7 @@
  * What is left of an earlier backup is only a warning.
  */
 #include "db/call.h"
+#include "db/long_call.h"
 
 #include "base/clock.h"
 #include "base/error.h"
@@ -307,15 +308,16 @@ int bitkv_backup(bitkv *db, const char *target_directory, const bitkv_backup_opt
     if (rc != BITKV_OK)
         return rc;
     uint64_t begun = bkv_now_ns();
-    struct bkv_visit visit;
-    rc = bkv_visit_begin(&visit, db);
+    struct bkv_long_call call;
+    rc = bkv_long_begin(&call, db);
     if (rc != BITKV_OK)
         return rc;
+    bkv_long_leave(&call);
     rc = run(&b, target_directory);
     bkv_dir_leave(&b.to);
     bkv_dir_leave(&b.earlier);
     bkv_site_close(&b.site);
-    bkv_visit_end(&visit, db);
+    bkv_long_end(&call);
     b.job.report.duration_ns = bkv_now_ns() - begun;
     if (rc == BITKV_OK && b.options.report != NULL)
         *b.options.report = b.job.report;

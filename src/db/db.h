@@ -26,8 +26,8 @@ struct bitkv {
 
     struct bkv_store store;
     struct bkv_fork_member fork_member;
-    _Atomic uint32_t scans; /* that run: closing waits for them */
-    bool guarded;           /* the SIGBUS guard is ours to release */
+    _Atomic uint32_t long_calls; /* that run: closing waits for them */
+    bool guarded;                /* the SIGBUS guard is ours to release */
 
     /* completion queues */
     bitkv_backend backend;      /* never AUTO */
@@ -44,18 +44,5 @@ struct bitkv {
 /* bitkv_open(); with `exclusive` a read-only opening shares the directory with
  * nobody. */
 int bkv_open_with(bitkv **db, const char *directory, const bitkv_options *options, bool exclusive);
-
-/* Work that takes long and is done outside of an epoch section, which would keep
- * everything from being reclaimed: bitkv_close() waits for its end, and is
- * refused from its callbacks, which run in this thread. */
-struct bkv_visit {
-    const struct bitkv *db;
-    const struct bkv_visit *outer;
-};
-int bkv_visit_begin(struct bkv_visit *visit, struct bitkv *db);
-void bkv_visit_end(struct bkv_visit *visit, struct bitkv *db);
-
-/* Does the calling thread run a callback of a visit to this database? */
-bool bkv_db_scanning_here(const struct bitkv *db);
 
 #endif

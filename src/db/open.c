@@ -24,6 +24,7 @@
 #include "base/limits.h"
 #include "base/memory.h"
 #include "db/io_mode.h"
+#include "db/long_call.h"
 #include "db/options.h"
 #include "io/io.h"
 #include "io/mapping.h"
@@ -397,12 +398,12 @@ int bkv_open_with(bitkv **out, const char *directory, const bitkv_options *optio
 
 static void wait_for_calls(struct bitkv *db)
 {
-    /* Calls that saw `closing` unset are in epoch sections; scans count
+    /* Calls that saw `closing` unset are in epoch sections; long ones count
      * themselves before they leave theirs. In this order, or a scan that is
      * just about to count itself would be missed. */
     atomic_store_explicit(&db->closing, true, memory_order_seq_cst);
     bkv_epoch_wait(bkv_epoch_stamp());
-    while (atomic_load(&db->scans) > 0) {
+    while (atomic_load(&db->long_calls) > 0) {
         bkv_sleep_us(200);
     }
 }
@@ -414,9 +415,10 @@ int bitkv_close(bitkv *db)
     if (bkv_forked(db->fork_generation))
         return bkv_error(BITKV_ERR_FORKED, "bitkv_close in a forked child; the handle belongs to "
                                            "the parent");
-    if (bkv_db_scanning_here(db))
-        return bkv_error(BITKV_ERR_INVALID, "bitkv_close from a callback of bitkv_scan on the same "
-                                            "database, or of another long call: end that first");
+    if (bkv_long_here(db))
+        return bkv_error(BITKV_ERR_INVALID, "bitkv_close from a callback of bitkv_scan, or of "
+                                            "another long call, on the same database: end that "
+                                            "first");
     wait_for_calls(db);
     bkv_fork_unregister(&db->fork_member);
     bkv_backend_stop(db);

@@ -8,6 +8,7 @@
  * consistency on both sides, so no call slips through.
  */
 #include "db/call.h"
+#include "db/long_call.h"
 #include "db/pipeline.h"
 
 #include "base/assert.h"
@@ -252,15 +253,16 @@ int bitkv_scan(bitkv *db, unsigned flags, bitkv_scan_cb scan_cb, void *user)
 {
     if (scan_cb == NULL || (flags & ~(unsigned)BITKV_SCAN_KEYS) != 0)
         return bkv_error(BITKV_ERR_INVALID, "bitkv_scan: no callback, or unknown flags %#x", flags);
-    struct bkv_visit visit;
-    int rc = bkv_visit_begin(&visit, db);
+    struct bkv_long_call call;
+    int rc = bkv_long_begin(&call, db);
     if (rc != BITKV_OK)
         return rc;
+    bkv_long_leave(&call);
     struct bkv_scan_failure failure;
     failure.code = BITKV_OK;
     for (uint32_t i = 0; i < db->partition_count && rc == BITKV_OK; i++)
         rc = bkv_partition_scan(db->partitions[i], flags, scan_cb, user, &db->closing, &failure);
-    bkv_visit_end(&visit, db);
+    bkv_long_end(&call);
     if (rc == BITKV_OK && failure.code != BITKV_OK)
         rc = bkv_error(failure.code, "%s", failure.context);
     return rc;

@@ -68,6 +68,10 @@ static int check_performance(const bitkv_options *o)
     if (o->io_threads > BKV_IO_THREADS_MAX)
         return WRONG("option io_threads is %" PRIu32 ", the most is %u", o->io_threads,
                      BKV_IO_THREADS_MAX);
+    if (o->compact_from_minute >= 24 * 60 || o->compact_until_minute >= 24 * 60)
+        return WRONG("options compact_from_minute and compact_until_minute are %" PRIu32
+                     " and %" PRIu32 ", the last minute of a day is 1439",
+                     o->compact_from_minute, o->compact_until_minute);
     if (o->ring_depth > BKV_RING_DEPTH_MAX)
         return WRONG("option ring_depth is %" PRIu32 ", the most is %u", o->ring_depth,
                      BKV_RING_DEPTH_MAX);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "db/call.h"
+#include "db/long_call.h"
 
 #include "base/error.h"
 #include "base/memory.h"
@@ -20,10 +21,11 @@ int bitkv_segments(bitkv *db, uint32_t partition, bitkv_segment_cb segment_cb, v
 {
     if (segment_cb == NULL)
         return bkv_error(BITKV_ERR_INVALID, "bitkv_segments: no callback");
-    struct bkv_visit visit;
-    int rc = bkv_visit_begin(&visit, db);
+    struct bkv_long_call call;
+    int rc = bkv_long_begin(&call, db);
     if (rc != BITKV_OK)
         return rc;
+    bkv_long_leave(&call);
     bool all = partition == BITKV_ALL_PARTITIONS;
     if (!all && partition >= db->partition_count)
         rc = bkv_error(BITKV_ERR_INVALID, "there is no partition %u, there are %u", partition,
@@ -32,6 +34,6 @@ int bitkv_segments(bitkv *db, uint32_t partition, bitkv_segment_cb segment_cb, v
     uint32_t last = all ? db->partition_count : partition + 1;
     for (uint32_t i = first; i < last && rc == BITKV_OK; i++)
         rc = show(db->partitions[i], segment_cb, user);
-    bkv_visit_end(&visit, db);
+    bkv_long_end(&call);
     return rc;
 }

@@ -11,7 +11,10 @@
  * Pages that a step replaced are retired together with the descriptor that
  * lists them, in a queue ordered by epoch stamp, and become free when no
  * reader can be looking at them any more. The free list is last in, first
- * out: the page retired last is the one still in the cache.
+ * out: the page retired last is the one still in the cache. What a snapshot
+ * still needs (snapshot.c) goes from the queue to that snapshot, and back when
+ * it is released. A call of reclaim looks at a few only: a snapshot leaves
+ * thousands, and a writer's step is to stay short.
  *
  * Ahead of need somebody other than the writer maps the next chunk (the
  * "spare"), at once, and faults it in when the current one runs low: a writer
@@ -21,15 +24,16 @@
  * it out. Untouched, it takes no memory and is not counted.
  *
  * Failure modes: no memory: NULL, nothing taken. A reader that never leaves its
- * epoch section: nothing retired since becomes free and steps take new memory.
+ * epoch section, a snapshot that is never released: nothing retired since, or
+ * needed by it, becomes free and steps take new memory.
  *
  * Invariants:
  *  1. A page is in exactly one place: a published subtable, one under
- *     construction, the retired queue, the free list, the fresh rest of the
- *     newest chunk, or carved into descriptors (for good).
- *  2. A page or descriptor is written to only when the stamp it was retired
- *     with has passed: the links of the queue are in a part of the descriptor
- *     that readers don't look at.
+ *     construction, the retired queue, a snapshot's queue, the free list, the
+ *     fresh rest of the newest chunk, or carved into descriptors (for good).
+ *  2. A retired page or descriptor is written to only when the stamp it was
+ *     retired with has passed and no live snapshot needs it: the links of the
+ *     queues are in a part of the descriptor that readers don't look at.
  *  3. `memory` counts a chunk from before it is used until it is unmapped.
  */
 #include "keydir/internal.h"
@@ -48,7 +52,8 @@
 #define SPARE_SHARE     16u
 #define SPARE_BYTES_MIN (8u * PAGE_SIZE)
 
-/* Asking whether readers have left makes a system call (base/epoch.c). */
+/* Retired subtables that are looked at together: asking whether readers have left
+ * makes a system call (base/epoch.c). More than a step retires. */
 #define RECLAIM_BATCH 8u
 
 /* A spare is its address, its size in units of CHUNK_MIN, and whether it is
@@ -183,6 +188,7 @@ struct subtable *bkv_arena_subtable(struct arena *arena, uint32_t pages)
     arena->free_tables[size_class] = piece->next;
     struct subtable *st = (struct subtable *)(void *)piece;
     *st = (struct subtable){.pages = (uint16_t)pages, .size_class = (uint8_t)size_class};
+    subtable_tail(st)->born = arena->era;
     for (uint32_t p = 0; p < pages; p++) {
         st->page[p] = bkv_arena_page(arena);
         if (st->page[p] == NULL) {
@@ -205,33 +211,33 @@ void bkv_arena_subtable_free(struct arena *arena, struct subtable *st)
 
 void bkv_arena_subtable_retire(struct arena *arena, struct subtable *st)
 {
-    struct subtable_tail *tail = subtable_tail(st);
-    tail->stamp = bkv_epoch_stamp();
-    tail->next = NULL;
-    if (arena->retired_last != NULL)
-        subtable_tail(arena->retired_last)->next = st;
-    else
-        arena->retired_first = st;
-    arena->retired_last = st;
-    arena->retired_count++;
+    subtable_tail(st)->stamp = bkv_epoch_stamp();
+    subtable_queue_add(&arena->retired, st);
+}
+
+static struct subtable *take_first(struct subtable_queue *queue)
+{
+    struct subtable *st = queue->first;
+    queue->first = subtable_tail(st)->next;
+    queue->count--;
+    if (queue->first == NULL)
+        queue->last = NULL;
+    return st;
 }
 
 void bkv_arena_reclaim(struct arena *arena)
 {
-    if (arena->retired_count < RECLAIM_BATCH)
+    struct subtable_queue *retired = &arena->retired;
+    if (retired->count < RECLAIM_BATCH)
         return;
     /* As a rule everything has passed: one look at the readers then does. */
-    bool all = bkv_epoch_passed(subtable_tail(arena->retired_last)->stamp);
-    while (arena->retired_first != NULL) {
-        struct subtable *st = arena->retired_first;
-        struct subtable_tail *tail = subtable_tail(st);
-        if (!all && !bkv_epoch_passed(tail->stamp))
+    bool all = bkv_epoch_passed(subtable_tail(retired->last)->stamp);
+    for (unsigned i = 0; i < RECLAIM_BATCH; i++) {
+        if (!all && !bkv_epoch_passed(subtable_tail(retired->first)->stamp))
             return;
-        arena->retired_first = tail->next;
-        arena->retired_count--;
-        if (arena->retired_first == NULL)
-            arena->retired_last = NULL;
-        bkv_arena_subtable_free(arena, st);
+        struct subtable *st = take_first(retired);
+        if (!bkv_snapshot_keep(arena, st))
+            bkv_arena_subtable_free(arena, st);
     }
 }
 

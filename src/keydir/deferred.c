@@ -24,8 +24,9 @@
  * Orders as in table.c: word 1, then word 0; a place is cleared before it is
  * given to another key.
  *
- * Failure modes: no memory to grow the table: the oldest key stays where it
- * is, readable, and whoever wants its place gets BITKV_ERR_NO_MEMORY.
+ * Failure modes: no memory to grow the table, or to change it beside a
+ * snapshot: the oldest key stays where it is, readable, and whoever wants its
+ * place gets BITKV_ERR_NO_MEMORY.
  */
 #include "keydir/internal.h"
 

@@ -5,7 +5,9 @@
  * Writing: group i is subtable i. While an image is taken nothing splits, so the
  * groups stay the same sets of keys; they may grow. Each is copied as it is
  * at its moment: an image is as fuzzy as the time between its first group and
- * its last, and who loads it replays the log from the first one's.
+ * its last, and who loads it replays the log from the first one's. A copy for a
+ * snapshot takes a subtable's place with the same keys, so it may come at any
+ * time.
  *
  * Loading: the caller reads pages straight into place, then load_group_finish
  * checks what lookups rely on. Index and depth of a group follow from its
@@ -125,6 +127,7 @@ int bkv_keydir_load_begin(struct bkv_keydir *kd, uint32_t groups)
         return BITKV_ERR_INVALID;
     if (groups == 0 || groups > TABLES_MAX)
         return BITKV_ERR_CORRUPT;
+    BKV_ASSERT(kd->snapshot_newest == 0);
     kd->load_groups = groups;
     kd->load_next = 0;
     kd->load_table = NULL;

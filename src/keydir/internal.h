@@ -23,19 +23,21 @@ struct subtable {
     /* at the end of the object: struct subtable_tail */
 };
 
-/* The writer's part, touched when the descriptor is retired. */
+/* The writer's part, touched when the descriptor is retired, or, while there is
+ * a snapshot, changed. Both numbers are epoch stamps; see snapshot.c. */
 struct subtable_tail {
-    uint64_t stamp;
+    uint64_t born;  /* number of the newest snapshot taken before it was made */
+    uint64_t stamp; /* of its retirement */
     struct subtable *next;
 };
 
-#define SUBTABLE_CLASSES   3u
+#define SUBTABLE_CLASSES   4u
 #define SUBTABLE_SIZE(c)   ((size_t)128u << (c))
 #define SUBTABLE_ROOM(c)   ((SUBTABLE_SIZE(c) - 8u - sizeof(struct subtable_tail)) / sizeof(void *))
 #define SUBTABLE_PAGES_MAX BKV_KEYDIR_GROUP_PAGES_MAX
 
 _Static_assert(sizeof(struct subtable) == 8, "the first line has seven page pointers");
-_Static_assert(SUBTABLE_ROOM(SUBTABLE_CLASSES - 1) == SUBTABLE_PAGES_MAX, "the largest class");
+_Static_assert(SUBTABLE_ROOM(SUBTABLE_CLASSES - 1) >= SUBTABLE_PAGES_MAX, "the largest class");
 
 static inline struct subtable_tail *subtable_tail(struct subtable *st)
 {
@@ -91,6 +93,12 @@ struct free_page {
     struct free_page *next;
 };
 
+/* Subtables in the order in which they are to be looked at. */
+struct subtable_queue {
+    struct subtable *first, *last;
+    uint32_t count;
+};
+
 struct arena {
     struct free_page *free;
     char *fresh, *fresh_end; /* untouched rest of the newest chunk */
@@ -98,12 +106,13 @@ struct arena {
     uint32_t chunk_count, chunk_capacity;
     uint64_t free_pages;
     struct free_page *free_tables[SUBTABLE_CLASSES];
-    struct subtable *retired_first, *retired_last; /* stamps ascending */
-    uint32_t retired_count;
-    _Atomic uint64_t memory;      /* bytes */
-    _Atomic uint64_t chunk_bytes; /* of them in chunks */
-    _Atomic uintptr_t spare;      /* base | size / CHUNK_MIN; 0: none */
-    _Atomic bool wanted;          /* a spare */
+    struct subtable_queue retired;
+    struct bkv_keydir_snapshot *snapshots; /* live ones, the newest first */
+    uint64_t era;                          /* number of the newest ever taken */
+    _Atomic uint64_t memory;               /* bytes */
+    _Atomic uint64_t chunk_bytes;          /* of them in chunks */
+    _Atomic uintptr_t spare;               /* base | size / CHUNK_MIN; 0: none */
+    _Atomic bool wanted;                   /* a spare */
 };
 
 /* -------------------------------------------------------------- deferred */
@@ -120,7 +129,7 @@ static inline uint64_t deferred_mark(const struct key *key)
 
 /* ---------------------------------------------------------------- keydir */
 
-/* Where prepare found that a put will go. */
+/* Where prepare found that a put will go: never into a shared subtable. */
 struct plan {
     struct key key;
     struct slot *slot; /* NULL: no plan */
@@ -143,11 +152,12 @@ struct bkv_keydir {
     unsigned deferred_next; /* place of the oldest, the next to be taken */
     struct key deferred_keys[DEFERRED];
     struct plan plan;
-    uint64_t pages; /* of all subtables */
+    uint64_t snapshot_newest; /* number of the newest live one; 0: there is none */
+    uint64_t pages;           /* of all subtables */
     bool image_active, image_failed;
     uint32_t load_groups, load_next; /* while loading */
     struct subtable *load_table;     /* group being filled */
-    uint64_t grows, splits, purges, keys_moved, step_pages_max;
+    uint64_t grows, splits, purges, copies, keys_moved, step_pages_max;
     uint8_t fill[2][SUBTABLE_PAGES_MAX * PAGE_LINES]; /* scratch of a step: slots used per line */
 
     _Alignas(64) struct arena arena;
@@ -176,6 +186,14 @@ static inline uint32_t tables_now(const struct bkv_keydir *kd)
     return atomic_load_explicit(&kd->tables, memory_order_relaxed);
 }
 
+/* Whether a live snapshot sees what is in the subtable now: then it is not to be
+ * changed, but bkv_snapshot_own() first. */
+static inline bool subtable_is_shared(const struct bkv_keydir *kd, uint32_t index)
+{
+    return BKV_UNLIKELY(kd->snapshot_newest != 0) &&
+           subtable_tail(directory_get(kd, index))->born < kd->snapshot_newest;
+}
+
 static inline void count_add(struct bkv_keydir *kd, uint64_t n)
 {
     /* One writer: no read-modify-write needed. */
@@ -201,7 +219,7 @@ void bkv_arena_page_free(struct arena *arena, void *page);
 struct subtable *bkv_arena_subtable(struct arena *arena, uint32_t pages);
 void bkv_arena_subtable_free(struct arena *arena, struct subtable *st);   /* never published */
 void bkv_arena_subtable_retire(struct arena *arena, struct subtable *st); /* unlinked just now */
-void bkv_arena_reclaim(struct arena *arena);
+void bkv_arena_reclaim(struct arena *arena);                              /* a few of them */
 void bkv_arena_account(struct arena *arena, uint64_t bytes);
 
 /* directory.c */
@@ -227,7 +245,30 @@ struct probe bkv_table_probe(const struct subtable *st, const struct key *key);
 /* bkv_keydir_prepare() and bkv_keydir_put() by key. */
 int bkv_table_prepare(struct bkv_keydir *kd, const struct key *key);
 uint64_t bkv_table_put(struct bkv_keydir *kd, const struct key *key, uint64_t location);
+/* The key's location in a subtable that holds it if any does; 0: none. */
+uint64_t bkv_table_find(const struct subtable *st, const struct key *key);
 /* An empty subtable 0 of one page. */
 int bkv_table_start(struct bkv_keydir *kd);
+
+/* scan.c */
+int bkv_scan_table(const struct subtable *st, struct bkv_keydir_entries *out);
+
+/* snapshot.c */
+/* If the subtable is shared, a copy takes its place; then it is not until the next
+ * snapshot. BITKV_ERR_NO_MEMORY. */
+int bkv_snapshot_own(struct bkv_keydir *kd, uint32_t index);
+/* The retired subtable goes to the snapshot that needs it; false if none does. */
+bool bkv_snapshot_keep(struct arena *arena, struct subtable *st);
+
+static inline void subtable_queue_add(struct subtable_queue *queue, struct subtable *st)
+{
+    subtable_tail(st)->next = NULL;
+    if (queue->last != NULL)
+        subtable_tail(queue->last)->next = st;
+    else
+        queue->first = st;
+    queue->last = st;
+    queue->count++;
+}
 
 #endif

@@ -48,7 +48,7 @@ struct bkv_keydir;
 
 /* An empty KeyDir takes under 70 KiB. BITKV_ERR_NO_MEMORY. */
 int bkv_keydir_create(struct bkv_keydir **out);
-/* No reader and no writer may be left. NULL is ignored. */
+/* No reader, no writer and no snapshot may be left. NULL is ignored. */
 void bkv_keydir_destroy(struct bkv_keydir *kd);
 
 /* ---------------------------------------------------------------- lookup */
@@ -87,8 +87,9 @@ uint64_t bkv_keydir_put(struct bkv_keydir *kd, const struct bkv_hash *hash, uint
  * prepare, of that older key. Both report in *dead, or return, a location that
  * no key has any more, or 0.
  *
- * Until bkv_keydir_settled(), count, scan, sweep, image, remove and replace do
- * not know of deferred keys; all but count require that there are none.
+ * Until bkv_keydir_settled(), count, scan, sweep, image, snapshots, remove and
+ * replace do not know of deferred keys; all but count require that there are
+ * none.
  */
 int bkv_keydir_defer_prepare(struct bkv_keydir *kd, const struct bkv_hash *hash, uint64_t *dead);
 uint64_t bkv_keydir_defer(struct bkv_keydir *kd, const struct bkv_hash *hash, uint64_t location);
@@ -97,18 +98,27 @@ uint64_t bkv_keydir_defer(struct bkv_keydir *kd, const struct bkv_hash *hash, ui
 int bkv_keydir_settle_one(struct bkv_keydir *kd, uint64_t *dead);
 bool bkv_keydir_settled(const struct bkv_keydir *kd);
 
-/* Writer. Returns the location that was removed, 0 if there was none. Cannot
- * fail; may tidy up the subtable. */
+/* Writer. Makes sure that a remove of this hash, as the next change, cannot fail.
+ * Does nothing unless there is a snapshot, so that recovery may leave it out.
+ * BITKV_ERR_NO_MEMORY. */
+int bkv_keydir_prepare_remove(struct bkv_keydir *kd, const struct bkv_hash *hash);
+/* Writer. Returns the location that was removed, 0 if there was none. May tidy
+ * up the subtable. */
 uint64_t bkv_keydir_remove(struct bkv_keydir *kd, const struct bkv_hash *hash);
 
-/* Writer. Installs `location` only if the key has exactly `expected`. */
-bool bkv_keydir_replace(struct bkv_keydir *kd, const struct bkv_hash *hash, uint64_t expected,
-                        uint64_t location);
+/* Writer. Without preparing: installs `location`, or removes the key, only if the
+ * key has exactly `expected`. BITKV_OK if it had; BITKV_NOT_FOUND;
+ * BITKV_ERR_NO_MEMORY. */
+int bkv_keydir_replace(struct bkv_keydir *kd, const struct bkv_hash *hash, uint64_t expected,
+                       uint64_t location);
+int bkv_keydir_remove_exact(struct bkv_keydir *kd, const struct bkv_hash *hash, uint64_t expected);
 
 /* Writer. Removes each key whose location the callback says yes to, in one go
- * over everything (recovery: nobody waits). Returns how many. */
+ * over everything (recovery: nobody waits). *removed is how many, also if
+ * BITKV_ERR_NO_MEMORY ends it early, which only a snapshot can bring about. */
 typedef bool (*bkv_keydir_sweep_cb)(void *user, uint64_t location);
-uint64_t bkv_keydir_sweep(struct bkv_keydir *kd, bkv_keydir_sweep_cb sweep_cb, void *user);
+int bkv_keydir_sweep(struct bkv_keydir *kd, bkv_keydir_sweep_cb sweep_cb, void *user,
+                     uint64_t *removed);
 
 /* --------------------------------------------------------------- figures */
 
@@ -125,6 +135,7 @@ struct bkv_keydir_figures {
     uint64_t grows;          /* steps: a subtable got pages */
     uint64_t splits;         /* steps: a subtable became two */
     uint64_t purges;         /* steps: deleted slots were cleared away */
+    uint64_t copies;         /* a subtable was copied because a snapshot needs it */
     uint64_t keys_moved;     /* in all steps */
     uint64_t step_pages_max; /* pages read and written in the longest step */
 };
@@ -166,6 +177,45 @@ static inline bool bkv_keydir_entry_is(const struct bkv_keydir_entry *entry,
  * call's work is bounded (some 3,000 slots; 15,616 at the very most).
  * BITKV_ERR_NO_MEMORY: *cursor unmoved. */
 int bkv_keydir_scan(const struct bkv_keydir *kd, uint64_t *cursor, struct bkv_keydir_entries *out);
+
+/* ------------------------------------------------------------- snapshots */
+/*
+ * What the KeyDir held at one moment, for as long as one likes. Any number of
+ * them may live, and end in any order. Taking one copies a pointer for about a
+ * thousand keys; after that, the first change to a subtable copies it.
+ *
+ *   reserve     allocates, without the lock
+ *   take        with it: from here on it can be read, and writers pay
+ *   release     with it, when nobody reads it any more: writers need pay no longer
+ *   free        without it
+ *
+ * Between take and release any number of threads may read: no lock, no epoch
+ * section. A thread that did not take it has to have been handed it in a way
+ * that orders memory, and so has the thread that releases it.
+ */
+struct bkv_keydir_snapshot;
+
+/* Anybody. Room for a snapshot of the KeyDir as it is, and some growth.
+ * BITKV_ERR_NO_MEMORY. */
+int bkv_keydir_snapshot_reserve(struct bkv_keydir *kd, struct bkv_keydir_snapshot **out);
+/* Writer. False if the KeyDir has outgrown the room: free it, and reserve anew. */
+bool bkv_keydir_snapshot_take(struct bkv_keydir *kd, struct bkv_keydir_snapshot *snapshot);
+/* Writer. In constant time: what only this snapshot needed becomes free with the
+ * next steps of growing or copying. */
+void bkv_keydir_snapshot_release(struct bkv_keydir *kd, struct bkv_keydir_snapshot *snapshot);
+/* Anybody. One that was not taken, or has been released. NULL is ignored. */
+void bkv_keydir_snapshot_free(struct bkv_keydir *kd, struct bkv_keydir_snapshot *snapshot);
+
+/* Anybody, between take and release. As bkv_keydir_find(). */
+bool bkv_keydir_snapshot_find(const struct bkv_keydir_snapshot *snapshot,
+                              const struct bkv_hash *hash, uint64_t *location);
+uint64_t bkv_keydir_snapshot_count(const struct bkv_keydir_snapshot *snapshot);
+/* All keys are in tables 0 to tables - 1, each in exactly one. */
+uint32_t bkv_keydir_snapshot_tables(const struct bkv_keydir_snapshot *snapshot);
+/* Replaces the contents of `out` by those of one table: at most
+ * BKV_KEYDIR_GROUP_KEYS_MAX, some 1,000 as a rule. BITKV_ERR_NO_MEMORY. */
+int bkv_keydir_snapshot_scan(const struct bkv_keydir_snapshot *snapshot, uint32_t table,
+                             struct bkv_keydir_entries *out);
 
 /* ----------------------------------------------------------------- image */
 /*

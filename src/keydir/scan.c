@@ -44,12 +44,10 @@ void bkv_keydir_entries_free(struct bkv_keydir_entries *entries)
     *entries = (struct bkv_keydir_entries){0};
 }
 
-int bkv_keydir_scan(const struct bkv_keydir *kd, uint64_t *cursor, struct bkv_keydir_entries *out)
+int bkv_scan_table(const struct subtable *st, struct bkv_keydir_entries *out)
 {
-    BKV_ASSERT(bkv_keydir_settled(kd));
-    uint32_t index = table_address(reverse_bits(*cursor), tables_now(kd));
-    const struct subtable *st = directory_get(kd, index);
-    int rc = reserve(out, directory_counters(kd, index)->live);
+    uint32_t slots = st->pages * PAGE_SLOTS;
+    int rc = reserve(out, slots);
     if (rc != BITKV_OK)
         return rc;
     out->count = 0;
@@ -71,6 +69,17 @@ int bkv_keydir_scan(const struct bkv_keydir *kd, uint64_t *cursor, struct bkv_ke
             }
         }
     }
+    return BITKV_OK;
+}
+
+int bkv_keydir_scan(const struct bkv_keydir *kd, uint64_t *cursor, struct bkv_keydir_entries *out)
+{
+    BKV_ASSERT(bkv_keydir_settled(kd));
+    uint32_t index = table_address(reverse_bits(*cursor), tables_now(kd));
+    const struct subtable *st = directory_get(kd, index);
+    int rc = bkv_scan_table(st, out);
+    if (rc != BITKV_OK)
+        return rc;
     /* 2^64 becomes 0: done. */
     *cursor = st->depth == 0 ? 0 : *cursor + (UINT64_C(1) << (64u - st->depth));
     return BITKV_OK;
@@ -79,6 +88,7 @@ int bkv_keydir_scan(const struct bkv_keydir *kd, uint64_t *cursor, struct bkv_ke
 static uint64_t sweep_table(struct bkv_keydir *kd, uint32_t index, bkv_keydir_sweep_cb sweep_cb,
                             void *user)
 {
+    BKV_ASSERT(!subtable_is_shared(kd, index));
     struct subtable *st = directory_get(kd, index);
     struct counters *counters = directory_counters(kd, index);
     uint32_t removed = 0;
@@ -104,12 +114,17 @@ static uint64_t sweep_table(struct bkv_keydir *kd, uint32_t index, bkv_keydir_sw
     return removed;
 }
 
-uint64_t bkv_keydir_sweep(struct bkv_keydir *kd, bkv_keydir_sweep_cb sweep_cb, void *user)
+int bkv_keydir_sweep(struct bkv_keydir *kd, bkv_keydir_sweep_cb sweep_cb, void *user,
+                     uint64_t *removed)
 {
     BKV_ASSERT(bkv_keydir_settled(kd));
-    uint64_t removed = 0;
+    *removed = 0;
     kd->plan.slot = NULL;
-    for (uint32_t index = 0; index < tables_now(kd); index++)
-        removed += sweep_table(kd, index, sweep_cb, user);
-    return removed;
+    for (uint32_t index = 0; index < tables_now(kd); index++) {
+        int rc = bkv_snapshot_own(kd, index);
+        if (rc != BITKV_OK)
+            return rc;
+        *removed += sweep_table(kd, index, sweep_cb, user);
+    }
+    return BITKV_OK;
 }

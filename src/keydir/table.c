@@ -8,7 +8,8 @@
  * 1.3 lines for a key that is there, about 2 to 3 for one that is not.
  *
  * Nothing is ever moved within published pages: a key stays in its slot from
- * its put to its remove, or until a step (grow.c) replaces the whole subtable.
+ * its put to its remove, or until a step (grow.c) replaces the whole subtable,
+ * or a copy does because a snapshot needs it as it is (snapshot.c).
  *
  * Invariants (of published pages; 1 to 3 hold at every moment for readers):
  *  1. A line that was ever without EMPTY slots has none until it is replaced.
@@ -18,6 +19,8 @@
  *     never full), else to DELETED. No line has both.
  *  4. No two slots hold the same lo, home and extra bits.
  *  5. A location of a live slot is not 0.
+ *  6. A subtable that a live snapshot sees is not changed: whoever is about to
+ *     change a slot first makes sure that it is the KeyDir's own.
  *
  * Orders. The writer fills a slot by word 1 (release), then word 0 (release);
  * the reader loads word 0 (acquire), word 1 (acquire), then word 0 again. If
@@ -27,9 +30,9 @@
  * the old location or the new one (release: what the location points to was
  * written before).
  *
- * Failure modes: put after a successful prepare has none. prepare without
- * memory: steps that are only good for speed are skipped; without the one that
- * makes room, BITKV_ERR_NO_MEMORY.
+ * Failure modes: put and remove after a successful prepare have none. prepare
+ * without memory: steps that are only good for speed are skipped; without the one
+ * that makes room, or the copy that a snapshot asks for, BITKV_ERR_NO_MEMORY.
  */
 #include "keydir/internal.h"
 
@@ -127,6 +130,38 @@ static inline uint64_t find_deferred(const struct bkv_keydir *kd, const struct k
     return found;
 }
 
+static inline __attribute__((always_inline)) uint64_t find_in(const struct subtable *st,
+                                                              const struct key *key)
+{
+    uint32_t pages = st->pages;
+    uint32_t first = page_of(key->lo, pages);
+    uint32_t distance = distance_of(key->lo);
+    prefetch_pair(st, key, first, distance, 0);
+    for (uint32_t try = 0; try < TRIES; try++) {
+        const struct page *page = st->page[page_at(first, pages, try)];
+        const struct line *line = &page->lines[line_at(key->home, distance, try)];
+        struct line_words words = line_load(line);
+        unsigned match = line_match(words, key->lo);
+        while (match != 0) {
+            const struct slot *slot = &line->slots[__builtin_ctz(match)];
+            match &= match - 1u;
+            uint64_t found = slot_location(slot, key->lo, mark_of(key->extra, try));
+            if (found != 0)
+                return found;
+        }
+        if (line_match(words, SLOT_EMPTY) != 0)
+            return 0;
+        if (try % 2 == 0 && try < TRIES - 2u) /* the next pair, while we look at the other line */
+            prefetch_pair(st, key, first, distance, try + 2u);
+    }
+    return 0;
+}
+
+uint64_t bkv_table_find(const struct subtable *st, const struct key *key)
+{
+    return find_in(st, key);
+}
+
 bool bkv_keydir_find(const struct bkv_keydir *kd, const struct bkv_hash *hash, uint64_t *location)
 {
     struct key key = key_of(hash);
@@ -135,31 +170,11 @@ bool bkv_keydir_find(const struct bkv_keydir *kd, const struct bkv_hash *hash, u
         *location = deferred;
         return true;
     }
-    const struct subtable *st = locate(kd, key.lo);
-    uint32_t pages = st->pages;
-    uint32_t first = page_of(key.lo, pages);
-    uint32_t distance = distance_of(key.lo);
-    prefetch_pair(st, &key, first, distance, 0);
-    for (uint32_t try = 0; try < TRIES; try++) {
-        const struct page *page = st->page[page_at(first, pages, try)];
-        const struct line *line = &page->lines[line_at(key.home, distance, try)];
-        struct line_words words = line_load(line);
-        unsigned match = line_match(words, key.lo);
-        while (match != 0) {
-            const struct slot *slot = &line->slots[__builtin_ctz(match)];
-            match &= match - 1u;
-            uint64_t found = slot_location(slot, key.lo, mark_of(key.extra, try));
-            if (found != 0) {
-                *location = found;
-                return true;
-            }
-        }
-        if (line_match(words, SLOT_EMPTY) != 0)
-            return false;
-        if (try % 2 == 0 && try < TRIES - 2u) /* the next pair, while we look at the other line */
-            prefetch_pair(st, &key, first, distance, try + 2u);
-    }
-    return false;
+    uint64_t found = find_in(locate(kd, key.lo), &key);
+    if (found == 0)
+        return false;
+    *location = found;
+    return true;
 }
 
 void bkv_keydir_prefetch_table(const struct bkv_keydir *kd, const struct bkv_hash *hash)
@@ -236,6 +251,23 @@ static bool plan_fits(const struct plan *plan, const struct key *key)
            plan->key.extra == key->extra;
 }
 
+static inline struct probe probe_table(const struct bkv_keydir *kd, uint32_t table,
+                                       const struct key *key)
+{
+    return bkv_table_probe(directory_get(kd, table), key);
+}
+
+/* Makes the subtable the KeyDir's own; *probe is then of the copy. */
+static int own(struct bkv_keydir *kd, uint32_t table, const struct key *key, struct probe *probe)
+{
+    if (!subtable_is_shared(kd, table))
+        return BITKV_OK;
+    int rc = bkv_snapshot_own(kd, table);
+    if (rc == BITKV_OK)
+        *probe = probe_table(kd, table, key);
+    return rc;
+}
+
 static void set_plan(struct bkv_keydir *kd, const struct key *key, uint32_t table,
                      const struct probe *probe)
 {
@@ -269,8 +301,10 @@ static __attribute__((noinline)) int make_room(struct bkv_keydir *kd, const stru
         probe = bkv_table_probe(directory_get(kd, table), key);
         BKV_ASSERT(probe.free != NULL);
     }
-    set_plan(kd, key, table, &probe);
-    return BITKV_OK;
+    int rc = own(kd, table, key, &probe);
+    if (rc == BITKV_OK)
+        set_plan(kd, key, table, &probe);
+    return rc;
 }
 
 int bkv_table_prepare(struct bkv_keydir *kd, const struct key *key)
@@ -282,8 +316,10 @@ int bkv_table_prepare(struct bkv_keydir *kd, const struct key *key)
         if (BKV_UNLIKELY(probe.free == NULL || purge || bkv_grow_split_is_due(kd)))
             return make_room(kd, key);
     }
-    set_plan(kd, key, table, &probe);
-    return BITKV_OK;
+    int rc = own(kd, table, key, &probe);
+    if (BKV_LIKELY(rc == BITKV_OK))
+        set_plan(kd, key, table, &probe);
+    return rc;
 }
 
 int bkv_keydir_prepare(struct bkv_keydir *kd, const struct bkv_hash *hash)
@@ -299,6 +335,7 @@ uint64_t bkv_table_put(struct bkv_keydir *kd, const struct key *key, uint64_t lo
         uint32_t table = table_address(key->lo, tables_now(kd));
         struct probe probe = bkv_table_probe(directory_get(kd, table), key);
         BKV_ASSERT(probe.slot != NULL || probe.free != NULL); /* the caller has prepared */
+        BKV_ASSERT(!subtable_is_shared(kd, table));
         set_plan(kd, key, table, &probe);
     }
     struct plan plan = kd->plan;
@@ -324,20 +361,16 @@ uint64_t bkv_keydir_put(struct bkv_keydir *kd, const struct bkv_hash *hash, uint
     return bkv_table_put(kd, &key, location);
 }
 
-uint64_t bkv_keydir_remove(struct bkv_keydir *kd, const struct bkv_hash *hash)
+/* Takes away what the probe has found; returns its location. */
+static uint64_t take_away(struct bkv_keydir *kd, uint32_t table, const struct probe *probe)
 {
-    struct key key = key_of(hash);
-    BKV_ASSERT(bkv_keydir_settled(kd));
-    uint32_t table = table_address(key.lo, tables_now(kd));
-    struct probe probe = bkv_table_probe(directory_get(kd, table), &key);
-    if (probe.slot == NULL)
-        return 0;
+    BKV_ASSERT(!subtable_is_shared(kd, table)); /* the caller has prepared */
     kd->plan.slot = NULL;
-    uint64_t old = slot_get(&probe.slot->w1) & LOCATION_MASK;
+    uint64_t old = slot_get(&probe->slot->w1) & LOCATION_MASK;
     struct counters *counters = directory_counters(kd, table);
     counters->live--;
     count_add(kd, UINT64_MAX);
-    if (slot_clear(probe.line, probe.slot)) {
+    if (slot_clear(probe->line, probe->slot)) {
         counters->deleted++;
         if (BKV_UNLIKELY(bkv_grow_purge_is_due(kd, table)))
             bkv_grow_purge(kd, table);
@@ -345,18 +378,61 @@ uint64_t bkv_keydir_remove(struct bkv_keydir *kd, const struct bkv_hash *hash)
     return old;
 }
 
-bool bkv_keydir_replace(struct bkv_keydir *kd, const struct bkv_hash *hash, uint64_t expected,
-                        uint64_t location)
+int bkv_keydir_prepare_remove(struct bkv_keydir *kd, const struct bkv_hash *hash)
+{
+    BKV_ASSERT(bkv_keydir_settled(kd));
+    struct key key = key_of(hash);
+    uint32_t table = table_address(key.lo, tables_now(kd));
+    if (!subtable_is_shared(kd, table) || probe_table(kd, table, &key).slot == NULL)
+        return BITKV_OK;
+    return bkv_snapshot_own(kd, table);
+}
+
+uint64_t bkv_keydir_remove(struct bkv_keydir *kd, const struct bkv_hash *hash)
+{
+    BKV_ASSERT(bkv_keydir_settled(kd));
+    struct key key = key_of(hash);
+    uint32_t table = table_address(key.lo, tables_now(kd));
+    struct probe probe = probe_table(kd, table, &key);
+    return probe.slot != NULL ? take_away(kd, table, &probe) : 0;
+}
+
+/* Finds the key for a change, if it has exactly `expected`: results of
+ * bkv_keydir_replace(). */
+static int claim(struct bkv_keydir *kd, const struct key *key, uint64_t expected, uint32_t *table,
+                 struct probe *probe)
+{
+    BKV_ASSERT(bkv_keydir_settled(kd));
+    *table = table_address(key->lo, tables_now(kd));
+    *probe = probe_table(kd, *table, key);
+    if (probe->slot == NULL || (slot_get(&probe->slot->w1) & LOCATION_MASK) != expected)
+        return BITKV_NOT_FOUND;
+    return own(kd, *table, key, probe);
+}
+
+int bkv_keydir_remove_exact(struct bkv_keydir *kd, const struct bkv_hash *hash, uint64_t expected)
 {
     struct key key = key_of(hash);
-    BKV_ASSERT(location != 0 && location <= LOCATION_MASK && bkv_keydir_settled(kd));
-    uint32_t table = table_address(key.lo, tables_now(kd));
-    struct probe probe = bkv_table_probe(directory_get(kd, table), &key);
-    if (probe.slot == NULL || (slot_get(&probe.slot->w1) & LOCATION_MASK) != expected)
-        return false;
-    atomic_store_explicit(&probe.slot->w1, location | mark_of(key.extra, probe.try),
-                          memory_order_release);
-    return true;
+    uint32_t table;
+    struct probe probe;
+    int rc = claim(kd, &key, expected, &table, &probe);
+    if (rc == BITKV_OK)
+        (void)take_away(kd, table, &probe);
+    return rc;
+}
+
+int bkv_keydir_replace(struct bkv_keydir *kd, const struct bkv_hash *hash, uint64_t expected,
+                       uint64_t location)
+{
+    BKV_ASSERT(location != 0 && location <= LOCATION_MASK);
+    struct key key = key_of(hash);
+    uint32_t table;
+    struct probe probe;
+    int rc = claim(kd, &key, expected, &table, &probe);
+    if (rc == BITKV_OK)
+        atomic_store_explicit(&probe.slot->w1, location | mark_of(key.extra, probe.try),
+                              memory_order_release);
+    return rc;
 }
 
 /* --------------------------------------------------------------- figures */
@@ -382,6 +458,7 @@ void bkv_keydir_figures(const struct bkv_keydir *kd, struct bkv_keydir_figures *
         .grows = kd->grows,
         .splits = kd->splits,
         .purges = kd->purges,
+        .copies = kd->copies,
         .keys_moved = kd->keys_moved,
         .step_pages_max = kd->step_pages_max,
     };

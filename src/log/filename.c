@@ -64,8 +64,8 @@ enum bkv_file_kind bkv_name_parse(const char *name, uint64_t *id)
         return BKV_FILE_HINT;
     if (strcmp(name, "keydir.ckp") == 0)
         return BKV_FILE_CHECKPOINT;
-    if (parse_numbered(name, "hint_", ".ht.tmp", id) ||
-        parse_numbered(name, "data_", ".db.tmp", id) || strcmp(name, "keydir.ckp.tmp") == 0)
+    if (parse_numbered(name, "data_", ".db.tmp", id) ||
+        parse_numbered(name, "hint_", ".ht.tmp", id) || strcmp(name, "keydir.ckp.tmp") == 0)
         return BKV_FILE_TEMPORARY;
     return BKV_FILE_OTHER;
 }

@@ -77,15 +77,21 @@ enum bkv_segment_kind {
  * 16  u64  segment id
  * 24  16   database id
  * 40  u64  bytes of the segment that are described: all of it
- * 48  u64  number of entries
- * 56  u64  last sequence in the segment, marks included
- * 64  u32  CRC-32C of the entries
- * 68  u32  CRC-32C of bytes 0-67
- * 72       entries of 24 bytes: u64 hash.lo, u64 sequence, u64 packed
+ *  48  u64  number of entries
+ *  56  u64  sequence of the first entry; 0 if there is none
+ *  64  u64  last sequence in the segment, marks included
+ *  72  u64  bytes of tombstones
+ *  80  u64  bytes of values that never expire, with all that belongs to them
+ *  88  u64  bytes of those that do
+ *  96  u64  their earliest deadline
+ * 104  u64  their latest deadline
+ * 112  u32  CRC-32C of the entries
+ * 116  u32  CRC-32C of bytes 0-115
+ * 120       entries of 16 bytes, in order of the log: u64 hash.lo, u64 packed
  */
 #define BKV_HINT_MAGIC  "BITKVHNT"
-#define BKV_HINT_HEADER 72u
-#define BKV_HINT_ENTRY  24u
+#define BKV_HINT_HEADER 120u
+#define BKV_HINT_ENTRY  16u
 
 /* --- checkpoints ---------------------------------------------------------------- */
 #define BKV_CHECKPOINT_MAGIC "BITKVCKP"

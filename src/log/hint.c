@@ -21,9 +21,15 @@ enum {
     AT_DATABASE_ID = 24,
     AT_DATA_SIZE = 40,
     AT_COUNT = 48,
-    AT_LAST_SEQUENCE = 56,
-    AT_ENTRIES_CRC = 64,
-    AT_HEADER_CRC = 68,
+    AT_FIRST_SEQUENCE = 56,
+    AT_LAST_SEQUENCE = 64,
+    AT_TOMBSTONES = 72,
+    AT_PERMANENT = 80,
+    AT_EXPIRING = 88,
+    AT_EXPIRES_MIN = 96,
+    AT_EXPIRES_MAX = 104,
+    AT_ENTRIES_CRC = 112,
+    AT_HEADER_CRC = 116,
 };
 
 static_assert(AT_HEADER_CRC + 4 == BKV_HINT_HEADER, "the header ends with its checksum");
@@ -43,7 +49,8 @@ int bkv_hint_begin(struct bkv_hint_writer *writer, struct bkv_dir *dir,
     char name[BKV_NAME_SIZE];
     writer->dir = dir;
     writer->info = *info;
-    writer->info.count = 0;
+    writer->info.count = writer->info.first_sequence = 0;
+    writer->info.summary = (struct bkv_summary){0};
     temporary_name(name, info);
     int rc = bkv_file_open(&writer->file, dir, name, O_RDWR | O_CREAT | O_TRUNC);
     if (rc != BITKV_OK)
@@ -54,17 +61,20 @@ int bkv_hint_begin(struct bkv_hint_writer *writer, struct bkv_dir *dir,
     return rc;
 }
 
-int bkv_hint_add(struct bkv_hint_writer *writer, const struct bkv_entry *entry)
+int bkv_hint_add(struct bkv_hint_writer *writer, const struct bkv_entry *entry, uint64_t sequence,
+                 uint64_t deadline)
 {
     int rc;
     uint8_t *bytes = bkv_writer_room(&writer->stream, BKV_HINT_ENTRY, &rc);
     if (bytes == NULL)
         return rc;
     bkv_put64(bytes, entry->lo);
-    bkv_put64(bytes + 8, entry->sequence);
-    bkv_put64(bytes + 16, entry->packed);
+    bkv_put64(bytes + 8, entry->packed);
     bkv_writer_commit(&writer->stream, BKV_HINT_ENTRY);
-    writer->info.count++;
+    if (writer->info.count++ == 0)
+        writer->info.first_sequence = sequence;
+    bkv_summary_add(&writer->info.summary, bkv_entry_type(entry),
+                    bkv_location_size(bkv_entry_location(entry)), deadline);
     return BITKV_OK;
 }
 
@@ -79,7 +89,13 @@ static void encode_header(uint8_t header[BKV_HINT_HEADER], const struct bkv_hint
     memcpy(header + AT_DATABASE_ID, info->database_id, 16);
     bkv_put64(header + AT_DATA_SIZE, info->data_size);
     bkv_put64(header + AT_COUNT, info->count);
+    bkv_put64(header + AT_FIRST_SEQUENCE, info->first_sequence);
     bkv_put64(header + AT_LAST_SEQUENCE, info->last_sequence);
+    bkv_put64(header + AT_TOMBSTONES, info->summary.tombstone_bytes);
+    bkv_put64(header + AT_PERMANENT, info->summary.permanent_bytes);
+    bkv_put64(header + AT_EXPIRING, info->summary.expiring_bytes);
+    bkv_put64(header + AT_EXPIRES_MIN, info->summary.expires_min);
+    bkv_put64(header + AT_EXPIRES_MAX, info->summary.expires_max);
     bkv_put32(header + AT_ENTRIES_CRC, entries_crc);
     bkv_put32(header + AT_HEADER_CRC, bkv_crc32c(0, header, AT_HEADER_CRC));
 }
@@ -150,7 +166,15 @@ static int check_header(struct bkv_hint_reader *reader, const uint8_t *header,
     reader->info = *expected;
     reader->info.data_size = bkv_get64(header + AT_DATA_SIZE);
     reader->info.count = count;
+    reader->info.first_sequence = bkv_get64(header + AT_FIRST_SEQUENCE);
     reader->info.last_sequence = bkv_get64(header + AT_LAST_SEQUENCE);
+    reader->info.summary = (struct bkv_summary){
+        .tombstone_bytes = bkv_get64(header + AT_TOMBSTONES),
+        .permanent_bytes = bkv_get64(header + AT_PERMANENT),
+        .expiring_bytes = bkv_get64(header + AT_EXPIRING),
+        .expires_min = bkv_get64(header + AT_EXPIRES_MIN),
+        .expires_max = bkv_get64(header + AT_EXPIRES_MAX),
+    };
     return BITKV_OK;
 }
 
@@ -167,8 +191,10 @@ static int check_entries(struct bkv_hint_reader *reader, uint32_t expected_crc, 
     return rc;
 }
 
-int bkv_hint_open(struct bkv_hint_reader *reader, struct bkv_dir *dir,
-                  const struct bkv_hint_info *info)
+/* Opens the file and verifies its header. */
+static int open_header(struct bkv_hint_reader *reader, struct bkv_dir *dir,
+                       const struct bkv_hint_info *info, uint8_t header[BKV_HINT_HEADER],
+                       uint64_t *file_size)
 {
     char name[BKV_NAME_SIZE];
     bkv_name_hint(name, info->partition, info->segment_id);
@@ -176,19 +202,37 @@ int bkv_hint_open(struct bkv_hint_reader *reader, struct bkv_dir *dir,
     int rc = bkv_file_open(&reader->file, dir, name, O_RDONLY);
     if (rc != BITKV_OK)
         return rc;
+    rc = bkv_file_size(&reader->file, file_size);
+    if (rc == BITKV_OK)
+        rc = bkv_file_read_exact(&reader->file, header, BKV_HINT_HEADER, 0);
+    if (rc == BITKV_OK)
+        rc = check_header(reader, header, info, *file_size);
+    return rc;
+}
+
+int bkv_hint_open(struct bkv_hint_reader *reader, struct bkv_dir *dir,
+                  const struct bkv_hint_info *info)
+{
     uint64_t file_size = 0;
     uint8_t header[BKV_HINT_HEADER];
-    rc = bkv_file_size(&reader->file, &file_size);
-    if (rc == BITKV_OK)
-        rc = bkv_file_read_exact(&reader->file, header, sizeof header, 0);
-    if (rc == BITKV_OK)
-        rc = check_header(reader, header, info, file_size);
+    int rc = open_header(reader, dir, info, header, &file_size);
     if (rc == BITKV_OK)
         rc = check_entries(reader, bkv_get32(header + AT_ENTRIES_CRC), file_size);
     if (rc == BITKV_OK) /* once more, from the page cache, to be used */
         rc = bkv_reader_begin(&reader->stream, &reader->file, BKV_HINT_HEADER, file_size);
     if (rc != BITKV_OK)
         bkv_hint_close(reader);
+    return rc;
+}
+
+int bkv_hint_look(struct bkv_dir *dir, struct bkv_hint_info *info, uint64_t *file_size)
+{
+    uint8_t header[BKV_HINT_HEADER];
+    struct bkv_hint_reader reader;
+    int rc = open_header(&reader, dir, info, header, file_size);
+    if (rc == BITKV_OK)
+        *info = reader.info;
+    bkv_hint_close(&reader);
     return rc;
 }
 
@@ -204,8 +248,7 @@ int bkv_hint_take(struct bkv_hint_reader *reader, struct bkv_entry *entries, siz
             return rc;
         entries[i] = (struct bkv_entry){
             .lo = bkv_get64(bytes),
-            .sequence = bkv_get64(bytes + 8),
-            .packed = bkv_get64(bytes + 16),
+            .packed = bkv_get64(bytes + 8),
         };
     }
     return BITKV_OK;

@@ -130,10 +130,8 @@ static int compare_hint(struct inspection *in, struct bkv_hint_reader *hint,
         return rc;
     struct bkv_hash hash = bkv_hash(&in->manifest.hash_key, item->key, item->record.key_size);
     struct bkv_entry expected =
-        bkv_entry(&hash, item->record.sequence, (enum bkv_record_type)item->record.type,
-                  item->offset, item->size);
-    *same = count == 1 && entry.lo == expected.lo && entry.sequence == expected.sequence &&
-            entry.packed == expected.packed;
+        bkv_entry(&hash, (enum bkv_record_type)item->record.type, item->offset, item->size);
+    *same = count == 1 && entry.lo == expected.lo && entry.packed == expected.packed;
     return BITKV_OK;
 }
 
@@ -280,6 +278,8 @@ static int inspect_data(struct inspection *in, struct data_file *file)
                    "belongs to another database, partition or id");
         else if (state == BKV_SEGMENT_DAMAGED)
             report(in, BKV_INSPECT_ERROR, name, 0, BKV_SEGMENT_HEADER, "damaged segment header");
+        if (state == BKV_SEGMENT_VALID && header.kind == BKV_SEGMENT_COMPACTED)
+            file->durable = file->size; /* it takes its place only then */
         if (state == BKV_SEGMENT_VALID || state == BKV_SEGMENT_DAMAGED)
             rc = walk_file(in, file, name, &handle);
     }

@@ -112,6 +112,7 @@ static int try_record(struct bkv_scanner *s, uint64_t offset, uint64_t size_max,
             .offset = offset,
             .size = size,
             .record = record,
+            .deadline = bkv_record_deadline(bytes),
             .key = bkv_record_key(bytes),
             .value = whole ? bkv_record_value(bytes, &record) : NULL,
         };

@@ -30,6 +30,7 @@ struct bkv_scan_item {
     enum bkv_scan_kind kind;
     uint64_t offset, size;
     struct bkv_record record;
+    uint64_t deadline;    /* UINT64_MAX: never */
     const uint8_t *key;   /* valid until the next call */
     const uint8_t *value; /* NULL if the record is larger than the window */
 };

@@ -58,6 +58,10 @@ static enum bkv_segment_state judge(const uint8_t *bytes, const struct bkv_segme
         return BKV_SEGMENT_FOREIGN;
     if (bytes[AT_KIND] > BKV_SEGMENT_COMPACTED)
         return BKV_SEGMENT_NEWER;
+    if (bytes[AT_KIND] == BKV_SEGMENT_COMPACTED &&
+        (bkv_get64(bytes + AT_LAST_SEQUENCE) < bkv_get64(bytes + AT_BASE_SEQUENCE) ||
+         bkv_get64(bytes + AT_LAST_SEQUENCE) > UINT64_MAX / 2))
+        return BKV_SEGMENT_DAMAGED;
     return BKV_SEGMENT_VALID;
 }
 

@@ -108,8 +108,8 @@ static void end_image(struct bkv_partition *p)
     bkv_unlock(&p->lock);
 }
 
-/* The end of what the image knows, and the segments up to there. Segments are
- * never taken out of the list, and only the last one changes. */
+/* The end of what the image knows, and the segments up to there. The layout is
+ * held: none is taken out of the list, and only the last one changes. */
 static int list_segments(struct bkv_partition *p, struct job *job)
 {
     struct bkv_checkpoint_info *info = &job->info;
@@ -143,7 +143,8 @@ static int list_segments(struct bkv_partition *p, struct job *job)
     return BITKV_OK;
 }
 
-int bkv_checkpoint_write(struct bkv_partition *p)
+/* With the layout held, so that no segment goes whose locations are in the image. */
+static int write_checkpoint(struct bkv_partition *p)
 {
     struct job job = {0};
     uint64_t file_size = 0;
@@ -176,5 +177,13 @@ int bkv_checkpoint_write(struct bkv_partition *p)
     }
     bkv_mfree(job.segments);
     bkv_mfree(job.buffer);
+    return rc;
+}
+
+int bkv_checkpoint_write(struct bkv_partition *p)
+{
+    (void)pthread_mutex_lock(&p->layout_mutex);
+    int rc = write_checkpoint(p);
+    (void)pthread_mutex_unlock(&p->layout_mutex);
     return rc;
 }

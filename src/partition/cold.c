@@ -41,20 +41,21 @@ void bkv_cold_begin(struct bkv_cold *cold, const struct bkv_located *found)
         .segment_id = found->segment->id,
         .partition_index = found->partition->index,
     };
-    if (found->mapping == NULL)
+    if (found->mapping == NULL) {
+        bkv_segment_ref(found->segment);
+        cold->segment = found->segment;
         return;
+    }
     bkv_mapping_ref(found->mapping);
     use_mapping(cold, found->segment, found->mapping);
 }
 
 static int open_segment(struct bkv_cold *cold)
 {
-    struct bkv_partition *p = cold->partition;
-    struct bkv_segment *segment = bkv_table_get(&p->table, bkv_location_segment(cold->location));
     struct bkv_mapping *mapping;
-    int rc = bkv_segment_pin(p, segment, &mapping);
+    int rc = bkv_segment_pin(cold->partition, cold->segment, &mapping);
     if (rc == BITKV_OK)
-        use_mapping(cold, segment, mapping);
+        use_mapping(cold, cold->segment, mapping);
     return rc;
 }
 
@@ -101,5 +102,7 @@ int bkv_cold_deliver(const struct bkv_cold *cold, const char *path, const void *
 void bkv_cold_end(struct bkv_cold *cold)
 {
     bkv_mapping_unref(cold->mapping);
+    bkv_segment_unref(cold->segment);
     cold->mapping = NULL;
+    cold->segment = NULL;
 }

@@ -30,23 +30,29 @@ static void release(struct bkv_partition *p)
     bkv_keydir_destroy(p->keydir);
     (void)pthread_cond_destroy(&p->open_wait);
     (void)pthread_mutex_destroy(&p->open_wait_mutex);
+    (void)pthread_mutex_destroy(&p->layout_mutex);
+    (void)pthread_mutex_destroy(&p->compact_mutex);
     (void)pthread_mutex_destroy(&p->open_mutex);
     (void)pthread_cond_destroy(&p->sync_done);
     (void)pthread_mutex_destroy(&p->sync_mutex);
     bkv_mfree(p);
 }
 
-/* The host's signals are not for our threads. SIGBUS is: the guard needs it. */
+void bkv_thread_signals(sigset_t *blocked)
+{
+    (void)sigfillset(blocked);
+    (void)sigdelset(blocked, SIGBUS);
+    (void)sigdelset(blocked, SIGSEGV);
+    (void)sigdelset(blocked, SIGILL);
+    (void)sigdelset(blocked, SIGFPE);
+    (void)sigdelset(blocked, SIGABRT);
+}
+
 static int start_thread(struct bkv_partition *p)
 {
     sigset_t all;
     sigset_t before;
-    (void)sigfillset(&all);
-    (void)sigdelset(&all, SIGBUS);
-    (void)sigdelset(&all, SIGSEGV);
-    (void)sigdelset(&all, SIGILL);
-    (void)sigdelset(&all, SIGFPE);
-    (void)sigdelset(&all, SIGABRT);
+    bkv_thread_signals(&all);
     (void)pthread_sigmask(SIG_SETMASK, &all, &before);
     int error = pthread_create(&p->thread, NULL, bkv_worker_main, p);
     (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
@@ -70,6 +76,8 @@ int bkv_partition_start(struct bkv_partition **out, struct bkv_store *store, uin
     (void)pthread_mutex_init(&p->sync_mutex, NULL);
     (void)pthread_cond_init(&p->sync_done, NULL);
     (void)pthread_mutex_init(&p->open_mutex, NULL);
+    (void)pthread_mutex_init(&p->compact_mutex, NULL);
+    (void)pthread_mutex_init(&p->layout_mutex, NULL);
     (void)pthread_mutex_init(&p->open_wait_mutex, NULL);
     (void)pthread_cond_init(&p->open_wait, NULL);
     int rc = bkv_keydir_create(&p->keydir);
@@ -128,11 +136,10 @@ static void add_keys_and_segments(struct bkv_partition *p, bitkv_statistics *s)
     bkv_lock(&p->lock);
     (void)bkv_settle(p); /* or the figures are off by what memory was lacking for */
     s->keys += bkv_keydir_count(p->keydir);
-    const struct bkv_segment *first = p->first;
-    const struct bkv_segment *last = p->last;
     bkv_unlock(&p->lock);
-    /* Segments are never taken out, and only the last one's link changes. */
-    for (const struct bkv_segment *g = first; g != NULL; g = g == last ? NULL : g->next) {
+    /* In the caller's epoch section: what is taken out leads on into the list. */
+    for (const struct bkv_segment *g = atomic_load(&p->first); g != NULL;
+         g = atomic_load(&g->next)) {
         uint64_t used = atomic_load(&g->size) - BKV_SEGMENT_HEADER;
         uint64_t live = bkv_min64(used, atomic_load(&g->live_bytes));
         s->segments++;
@@ -172,6 +179,10 @@ void bkv_partition_stats(struct bkv_partition *p, bitkv_statistics *s)
     s->bytes_written += atomic_load(&p->bytes_written);
     s->syncs_total += atomic_load(&p->syncs);
     s->checkpoints_total += atomic_load(&p->checkpoints);
+    s->compactions_total += atomic_load(&p->compactions);
+    s->compaction_bytes_read += atomic_load(&p->compact_read);
+    s->compaction_bytes_written += atomic_load(&p->compact_written);
+    s->expired_total += atomic_load(&p->expired);
     s->keydir_bytes += bkv_keydir_memory(p->keydir);
     s->segments_open += atomic_load(&p->open_count);
     /* `synced` first: it never passes `appended`. */

@@ -103,6 +103,12 @@ static inline uint64_t bkv_shown_deadline(const bitkv_record *record)
  * that could not be read are in `failure`, and the others are visited. */
 int bkv_partition_scan(struct bkv_partition *partition, unsigned flags, bitkv_scan_cb scan_cb,
                        void *user, const _Atomic bool *stop, struct bkv_scan_failure *failure);
+/* Compacts all that has anything to give up, in the caller's thread; `slice` as of
+ * struct bkv_pace. Not in an epoch section. */
+int bkv_partition_compact(struct bkv_partition *partition, int (*slice)(void *user, uint64_t bytes),
+                          void *user);
+/* Bytes of the data files. In an epoch section. */
+uint64_t bkv_partition_compactable(struct bkv_partition *partition);
 /* Adds its figures to `statistics`; gauges of the whole database are left. */
 void bkv_partition_stats(struct bkv_partition *partition, bitkv_statistics *statistics);
 
@@ -115,9 +121,9 @@ void bkv_partition_stats(struct bkv_partition *partition, bitkv_statistics *stat
 /* Where a record was found. */
 struct bkv_located {
     struct bkv_partition *partition;
-    const struct bkv_segment *segment; /* NULL: the key is not there */
-    struct bkv_mapping *mapping;       /* NULL: the segment is closed */
-    uint64_t offset, size;             /* of the record */
+    struct bkv_segment *segment; /* NULL: the key is not there */
+    struct bkv_mapping *mapping; /* NULL: the segment is closed */
+    uint64_t offset, size;       /* of the record */
     uint64_t location;
 };
 
@@ -145,7 +151,8 @@ int bkv_partition_try_found(const struct bkv_located *found, struct bkv_epoch_sl
  * depend on what becomes of the key. */
 struct bkv_cold {
     struct bkv_partition *partition;
-    struct bkv_mapping *mapping; /* a reference; NULL: the segment has to be opened */
+    struct bkv_segment *segment; /* a reference, if it has to be opened; else NULL */
+    struct bkv_mapping *mapping; /* a reference; NULL: see segment */
     int fd;                      /* to read by; -1: by bkv_cold_read() only */
     uint64_t location;
     uint64_t offset, size; /* in the file */

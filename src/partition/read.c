@@ -144,15 +144,21 @@ static int get_pinned(struct bkv_partition *p, struct bkv_epoch_slot *slot,
                       size_t key_size, struct bkv_sink *sink)
 {
     for (;;) {
-        uint32_t number = bkv_location_segment(location);
+        struct bkv_segment *segment = bkv_table_get(&p->table, bkv_location_segment(location));
         struct bkv_mapping *pinned;
+        bkv_segment_ref(segment);
         bkv_epoch_pause(slot);
-        int rc = bkv_segment_pin(p, bkv_table_get(&p->table, number), &pinned);
+        int rc = bkv_segment_pin(p, segment, &pinned);
         bkv_epoch_resume(slot);
-        if (rc != BITKV_OK)
-            return rc;
+        bkv_segment_unref(segment);
         bool found = bkv_keydir_find(p->keydir, hash, &location);
-        if (found && bkv_location_segment(location) == number) {
+        bool same = found && bkv_table_get(&p->table, bkv_location_segment(location)) == segment;
+        if (rc != BITKV_OK) {
+            if (!found || same)
+                return found ? rc : BITKV_NOT_FOUND;
+            continue; /* it lies elsewhere by now */
+        }
+        if (same) {
             struct bkv_located t = target_of(p, location);
             t.mapping = pinned;
             rc = examine_target(&t, key, key_size, sink);

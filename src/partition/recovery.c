@@ -3,7 +3,8 @@
  * Recovery: from the files of a partition to a partition that serves.
  *
  *   1. list the directory; read and judge every segment's header
- *   2. put segments in order of their first sequence numbers
+ *   2. put segments in order of their first sequence numbers; drop those that
+ *      compaction has replaced, and did not come to remove
  *   3. load the checkpoint, if it fits (recovery_load.c)
  *   4. replay what it does not cover (replay.c)
  *   5. repair, unless read-only: remove leftovers, cut the torn tail, drop
@@ -130,16 +131,12 @@ static int ask_hint(struct bkv_recover *r, struct bkv_found *f, bool *known)
     struct bkv_hint_info info = {
         .partition = p->index, .segment_id = f->id, .data_size = f->file_size};
     memcpy(info.database_id, p->store->manifest.database_id, sizeof info.database_id);
-    struct bkv_hint_reader reader;
-    int rc = bkv_hint_open(&reader, &p->store->dir, &info);
+    uint64_t hint_size;
+    int rc = bkv_hint_look(&p->store->dir, &info, &hint_size);
     if (rc == BITKV_OK) {
-        struct bkv_entry first;
-        size_t count;
-        rc = bkv_hint_take(&reader, &first, 1, &count);
-        *known = rc == BITKV_OK && count > 0;
+        *known = info.first_sequence != 0;
         if (*known)
-            f->base_sequence = first.sequence;
-        bkv_hint_close(&reader);
+            f->base_sequence = info.first_sequence;
     }
     return rc == BITKV_ERR_CORRUPT || rc == BITKV_NOT_FOUND ? BITKV_OK : rc;
 }
@@ -195,6 +192,9 @@ static int judge_header(struct bkv_recover *r, struct bkv_found *f, const struct
     if (rc != BITKV_OK)
         return rc;
     f->base_sequence = header.base_sequence;
+    f->compacted = f->state == BKV_SEGMENT_VALID && header.kind == BKV_SEGMENT_COMPACTED;
+    if (f->compacted)
+        f->range_last = header.last_sequence;
     switch (f->state) {
     case BKV_SEGMENT_BLANK:
     case BKV_SEGMENT_DAMAGED:
@@ -203,11 +203,12 @@ static int judge_header(struct bkv_recover *r, struct bkv_found *f, const struct
         return bkv_recover_damage(r, file->name, 0, f->file_size,
                                   "segment of another database, partition or id");
     case BKV_SEGMENT_NEWER:
-        return bkv_error(BITKV_ERR_FORMAT, "%s/%s was written by a newer version",
+        return bkv_error(BITKV_ERR_FORMAT, "%s/%s was written by another version",
                          p->store->dir.path, file->name);
     case BKV_SEGMENT_VALID:
         break;
     }
+    f->segment->kind = header.kind;
     return BITKV_OK;
 }
 
@@ -245,7 +246,7 @@ static int sift(struct bkv_recover *r)
             bkv_name_data(name, r->p->index, f.id);
             if (f.state == BKV_SEGMENT_BLANK && rc == BITKV_OK)
                 rc = remove_leftover(r, name);
-            bkv_mfree(f.segment);
+            bkv_segment_unref(f.segment);
             continue;
         }
         r->found[kept++] = f;
@@ -254,13 +255,47 @@ static int sift(struct bkv_recover *r)
     return rc;
 }
 
+/* Of two that begin alike, that which stands for more comes first, and of two
+ * that stand for the same, the later one. */
 static int by_sequence(const void *a, const void *b)
 {
     const struct bkv_found *x = a;
     const struct bkv_found *y = b;
     if (x->base_sequence != y->base_sequence)
         return x->base_sequence < y->base_sequence ? -1 : 1;
-    return x->id < y->id ? -1 : x->id > y->id;
+    if (x->range_last != y->range_last)
+        return x->range_last > y->range_last ? -1 : 1;
+    return x->id > y->id ? -1 : x->id < y->id;
+}
+
+/* What lies within the bounds of a compacted segment was its input: the files
+ * are removed after it is durable, and that may have been interrupted, or taken
+ * back by a power cut. */
+static int drop_superseded(struct bkv_recover *r)
+{
+    struct bkv_partition *p = r->p;
+    uint64_t covered = 0;
+    size_t kept = 0;
+    int rc = BITKV_OK;
+    for (size_t i = 0; i < r->count; i++) {
+        struct bkv_found f = r->found[i];
+        if (f.base_sequence > covered || covered == 0) {
+            if (f.compacted)
+                covered = f.range_last;
+            r->found[kept++] = f;
+            continue;
+        }
+        char name[BKV_NAME_SIZE];
+        bkv_name_hint(name, p->index, f.id);
+        if (rc == BITKV_OK && f.hint)
+            rc = remove_leftover(r, name);
+        bkv_name_data(name, p->index, f.id);
+        if (rc == BITKV_OK)
+            rc = remove_leftover(r, name);
+        bkv_segment_unref(f.segment);
+    }
+    r->count = kept;
+    return rc;
 }
 
 static int by_number(const void *a, const void *b)
@@ -313,10 +348,23 @@ static int list_files(struct bkv_recover *r)
         qsort(r->found, r->count, sizeof *r->found, by_sequence);
     if (rc == BITKV_OK)
         rc = match_hints(r);
+    if (rc == BITKV_OK)
+        rc = drop_superseded(r);
     return rc;
 }
 
 /* --- 3: numbers -------------------------------------------------------------- */
+
+/* Numbers below `next` that nobody has can be given away. */
+static int free_gaps(struct bkv_recover *r, uint32_t next)
+{
+    int rc = BITKV_OK;
+    for (uint32_t number = 0; number < next && rc == BITKV_OK; number++) {
+        if (bkv_segment_at(&r->p->table, number) == NULL)
+            rc = bkv_segment_number_free(r->p, number);
+    }
+    return rc;
+}
 
 /* Segments of the checkpoint keep the numbers that its locations have; the
  * others get the next ones. */
@@ -336,12 +384,12 @@ static int install_segments(struct bkv_recover *r)
         if (rc != BITKV_OK) {
             /* Those that are in the list are freed with it. */
             for (; i < r->count; i++)
-                bkv_mfree(r->found[i].segment);
+                bkv_segment_unref(r->found[i].segment);
             r->count = 0;
             return rc;
         }
     }
-    return BITKV_OK;
+    return free_gaps(r, next);
 }
 
 /* --- 5: repair
@@ -426,7 +474,8 @@ static int repair(struct bkv_recover *r)
 static bool can_resume(const struct bkv_partition *p, const struct bkv_found *f)
 {
     uint64_t size = atomic_load(&f->segment->size);
-    return f->state == BKV_SEGMENT_VALID && atomic_load(&f->segment->hint_bytes) == 0 && !f->hint &&
+    return f->state == BKV_SEGMENT_VALID && !f->compacted &&
+           atomic_load(&f->segment->hint_bytes) == 0 && !f->hint &&
            size % BKV_RECORD_ALIGNMENT == 0 && size + 4096 <= p->store->options.max_file_size;
 }
 
@@ -445,15 +494,17 @@ static void arm_sync(struct bkv_recover *r, struct bkv_found *f)
  * all the same. One that cannot be opened will be written anew. */
 static void measure_hint(struct bkv_recover *r, const struct bkv_found *f)
 {
-    char name[BKV_NAME_SIZE];
-    bkv_name_hint(name, r->p->index, f->id);
-    struct bkv_file file;
-    uint64_t size = 0;
-    if (bkv_file_open(&file, &r->p->store->dir, name, O_RDONLY) != BITKV_OK)
+    struct bkv_hint_info info = {
+        .partition = r->p->index,
+        .segment_id = f->id,
+        .data_size = f->file_size,
+    };
+    memcpy(info.database_id, r->p->store->manifest.database_id, sizeof info.database_id);
+    uint64_t size;
+    if (bkv_hint_look(&r->p->store->dir, &info, &size) != BITKV_OK)
         return;
-    if (bkv_file_size(&file, &size) == BITKV_OK)
-        atomic_store(&f->segment->hint_bytes, size);
-    bkv_file_close(&file);
+    atomic_store(&f->segment->hint_bytes, size);
+    f->segment->summary = info.summary;
 }
 
 static int set_phases(struct bkv_recover *r)
@@ -528,7 +579,7 @@ int bkv_recover(struct bkv_partition *p)
         rc = install_segments(&r);
     } else {
         for (size_t i = 0; i < r.count; i++)
-            bkv_mfree(r.found[i].segment);
+            bkv_segment_unref(r.found[i].segment);
         r.count = 0;
     }
     if (rc == BITKV_OK)

@@ -13,7 +13,9 @@ struct bkv_found {
     uint64_t id;
     uint64_t file_size;
     uint64_t base_sequence;
+    uint64_t range_last; /* of a compacted segment: it stands for all up to here */
     enum bkv_segment_state state;
+    bool compacted;
     bool hint; /* there is a hint file, and nothing wrong with it so far */
     bool hint_rejected;
     bool covered;             /* by the checkpoint, as a whole */

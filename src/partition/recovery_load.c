@@ -197,10 +197,22 @@ static void forget(struct bkv_recover *r)
     }
 }
 
+/* Above all that the table gives; those that are out of range are rejected by
+ * match_row(). */
+static uint32_t numbers_of(const struct bkv_checkpoint_reader *reader)
+{
+    uint32_t numbers = 1;
+    for (uint32_t i = 0; i < reader->info.segments; i++) {
+        uint32_t number = reader->table[i].number;
+        if (number >= numbers && number < BKV_SEGMENTS_MAX)
+            numbers = number + 1;
+    }
+    return numbers;
+}
+
 static int load_opened(struct load *load)
 {
-    /* Numbers up to twice the segments: gaps are fine, absurd ones are not. */
-    load->numbers = (uint32_t)bkv_min64(BKV_SEGMENTS_MAX, load->reader.info.segments * 2ull + 64);
+    load->numbers = numbers_of(&load->reader);
     load->by_number = bkv_calloc(load->numbers, sizeof *load->by_number);
     load->limit = bkv_calloc(load->numbers, sizeof *load->limit);
     load->live = bkv_calloc(load->numbers, sizeof *load->live);

@@ -210,6 +210,7 @@ static int replay_hint(struct bkv_recover *r, struct bkv_found *f, uint64_t from
             struct bkv_segment *s = f->segment;
             atomic_store(&s->size, reader.info.data_size);
             atomic_store(&s->hint_bytes, BKV_HINT_HEADER + reader.info.count * BKV_HINT_ENTRY);
+            s->summary = reader.info.summary;
             r->last_sequence = reader.info.last_sequence;
             *used = true;
         }
@@ -366,7 +367,7 @@ static int take_record(struct pass *pass, const struct bkv_scan_item *item)
             pass->end = item->offset + item->size;
         return rc;
     }
-    if (sequence != r->last_sequence + 1 && !pass->gap_allowed) {
+    if (sequence != r->last_sequence + 1 && !pass->gap_allowed && !pass->f->compacted) {
         int rc = judge(pass, item->offset, 0, "records are missing before this offset");
         if (rc != BITKV_OK || r->cut)
             return rc;
@@ -503,11 +504,15 @@ static int replay_segment(struct bkv_recover *r, size_t index)
         rc = check_joint(r, index);
     if (rc != BITKV_OK || r->cut)
         return rc;
+    if (f->compacted) /* it was durable as a whole before it had its name */
+        raise_durable(r, (struct bkv_place){.file = index, .offset = f->file_size});
     rc = replay_hint(r, f, from, &used);
     if (rc == BITKV_OK && !used)
         rc = replay_log(r, index, from);
     if (rc == BITKV_OK)
         rc = flush(r);
+    if (f->compacted && !r->cut)
+        r->last_sequence = f->range_last;
     f->segment->last_sequence = r->last_sequence;
     if (used)
         raise_durable(r, (struct bkv_place){.file = index, .offset = f->segment->size});

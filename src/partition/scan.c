@@ -161,8 +161,12 @@ int bkv_partition_scan(struct bkv_partition *p, unsigned flags, bitkv_scan_cb sc
     struct scan scan = {
         .p = p, .flags = flags, .scan_cb = scan_cb, .user = user, .failure = failure};
     struct bkv_keydir_entries entries = {0};
+    struct bkv_hold hold;
     uint64_t cursor = 0;
     int rc = BITKV_OK;
+    bkv_lock(&p->lock);
+    bkv_hold_begin(p, &hold); /* locations are read after the lock is given back */
+    bkv_unlock(&p->lock);
     do {
         bkv_lock(&p->lock);
         rc = bkv_settle(p);
@@ -176,6 +180,7 @@ int bkv_partition_scan(struct bkv_partition *p, unsigned flags, bitkv_scan_cb sc
             rc = visit_entries(&scan, &entries, stop);
         }
     } while (rc == BITKV_OK && cursor != 0);
+    bkv_hold_end(p, &hold);
     bkv_keydir_entries_free(&entries);
     bkv_mfree(scan.buffer);
     return rc;

@@ -49,9 +49,8 @@ static int copy_entries(struct bkv_partition *p, const struct bkv_file *file,
             struct bkv_hash hash =
                 bkv_hash(&p->store->manifest.hash_key, item.key, item.record.key_size);
             struct bkv_entry entry =
-                bkv_entry(&hash, item.record.sequence, (enum bkv_record_type)item.record.type,
-                          item.offset, item.size);
-            rc = bkv_hint_add(writer, &entry);
+                bkv_entry(&hash, (enum bkv_record_type)item.record.type, item.offset, item.size);
+            rc = bkv_hint_add(writer, &entry, item.record.sequence, item.deadline);
             if (rc != BITKV_OK)
                 return rc;
         }
@@ -81,8 +80,10 @@ static int write_hint(struct bkv_partition *p, struct bkv_segment *segment,
     }
     uint64_t hint_bytes;
     rc = bkv_hint_finish(&writer, size, segment->last_sequence, &hint_bytes);
-    if (rc == BITKV_OK)
+    if (rc == BITKV_OK) {
         atomic_store(&segment->hint_bytes, hint_bytes);
+        segment->summary = writer.info.summary;
+    }
     return rc;
 }
 

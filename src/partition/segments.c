@@ -48,16 +48,14 @@ struct bkv_segment *bkv_segment_new(struct bkv_partition *p, uint64_t id)
     segment->id = id;
     segment->seed = bkv_segment_seed(p->store->manifest.database_id, p->index, id);
     atomic_init(&segment->size, BKV_SEGMENT_HEADER);
+    atomic_init(&segment->refs, 1);
     return segment;
 }
 
-/* For any number, also one that is not in use. */
-static struct bkv_segment *table_peek(const struct bkv_table *table, uint32_t number)
+void bkv_segment_unref(struct bkv_segment *segment)
 {
-    if (atomic_load_explicit(&table->chunks[number / BKV_TABLE_FANOUT], memory_order_acquire) ==
-        NULL)
-        return NULL;
-    return bkv_table_get(table, number);
+    if (segment != NULL && atomic_fetch_sub_explicit(&segment->refs, 1, memory_order_acq_rel) == 1)
+        bkv_mfree(segment);
 }
 
 static int table_put(struct bkv_table *table, struct bkv_segment *segment)
@@ -75,13 +73,21 @@ static int table_put(struct bkv_table *table, struct bkv_segment *segment)
     return BITKV_OK;
 }
 
-int bkv_segment_install(struct bkv_partition *p, struct bkv_segment *segment)
+/* One of a segment that is gone, or the next. */
+static uint32_t take_number(struct bkv_partition *p)
 {
-    segment->number = atomic_load_explicit(&p->next_number, memory_order_relaxed);
-    return bkv_segment_install_at(p, segment);
+    if (p->free_count > 0)
+        return p->free_numbers[--p->free_count];
+    return atomic_load_explicit(&p->next_number, memory_order_relaxed);
 }
 
-int bkv_segment_install_at(struct bkv_partition *p, struct bkv_segment *segment)
+int bkv_segment_number(struct bkv_partition *p, struct bkv_segment *segment)
+{
+    segment->number = take_number(p);
+    return bkv_segment_number_at(p, segment);
+}
+
+int bkv_segment_number_at(struct bkv_partition *p, struct bkv_segment *segment)
 {
     if (segment->number >= BKV_SEGMENTS_MAX)
         return bkv_error(BITKV_ERR_LIMIT, "partition %u has %u segments; raise max_file_size",
@@ -92,27 +98,65 @@ int bkv_segment_install_at(struct bkv_partition *p, struct bkv_segment *segment)
     /* release: who sees the number finds the segment in the table */
     if (segment->number >= atomic_load_explicit(&p->next_number, memory_order_relaxed))
         atomic_store_explicit(&p->next_number, segment->number + 1, memory_order_release);
-    if (p->last != NULL)
-        p->last->next = segment;
-    else
-        p->first = segment;
-    p->last = segment;
     return BITKV_OK;
+}
+
+int bkv_segment_number_free(struct bkv_partition *p, uint32_t number)
+{
+    if (p->free_count == p->free_capacity) {
+        uint32_t capacity = p->free_capacity == 0 ? 64 : 2 * p->free_capacity;
+        uint32_t *larger = bkv_realloc(p->free_numbers, capacity * sizeof *larger);
+        if (larger == NULL)
+            return bkv_error(BITKV_ERR_NO_MEMORY, "no memory for segment numbers");
+        p->free_numbers = larger;
+        p->free_capacity = capacity;
+    }
+    p->free_numbers[p->free_count++] = number;
+    return BITKV_OK;
+}
+
+static void append_to_list(struct bkv_partition *p, struct bkv_segment *segment)
+{
+    if (p->last != NULL)
+        atomic_store_explicit(&p->last->next, segment, memory_order_release);
+    else
+        atomic_store_explicit(&p->first, segment, memory_order_release);
+    p->last = segment;
+}
+
+int bkv_segment_install(struct bkv_partition *p, struct bkv_segment *segment)
+{
+    int rc = bkv_segment_number(p, segment);
+    if (rc == BITKV_OK)
+        append_to_list(p, segment);
+    return rc;
+}
+
+int bkv_segment_install_at(struct bkv_partition *p, struct bkv_segment *segment)
+{
+    int rc = bkv_segment_number_at(p, segment);
+    if (rc == BITKV_OK)
+        append_to_list(p, segment);
+    return rc;
+}
+
+static void forget_number(struct bkv_partition *p, uint32_t number)
+{
+    struct bkv_segment *_Atomic *chunk = atomic_load(&p->table.chunks[number / BKV_TABLE_FANOUT]);
+    atomic_store(&chunk[number % BKV_TABLE_FANOUT], NULL);
 }
 
 void bkv_segment_uninstall_last(struct bkv_partition *p, struct bkv_segment *before)
 {
     struct bkv_segment *segment = p->last;
     BKV_ASSERT(before != NULL ? before->next == segment : p->first == segment);
-    struct bkv_segment *_Atomic *chunk =
-        atomic_load(&p->table.chunks[segment->number / BKV_TABLE_FANOUT]);
-    atomic_store(&chunk[segment->number % BKV_TABLE_FANOUT], NULL);
+    forget_number(p, segment->number);
     if (before != NULL)
         before->next = NULL;
     else
         p->first = NULL;
     p->last = before;
-    bkv_mfree(segment);
+    bkv_segment_unref(segment);
 }
 
 /* --- holds ---------------------------------------------------------------------- */
@@ -134,7 +178,12 @@ void bkv_hold_end(struct bkv_partition *p, struct bkv_hold *hold)
         hold->previous->next = hold->next;
     else
         p->holds = hold->next;
+    bool removed = p->removed != NULL;
     bkv_unlock(&p->lock);
+    if (removed) {
+        atomic_store(&p->reclaim_asked, true);
+        bkv_worker_wake(p);
+    }
 }
 
 /* --- retiring: under open_mutex ------------------------------------------------- */
@@ -186,7 +235,7 @@ static bool close_one(struct bkv_partition *p, const struct bkv_segment *keep)
     for (uint32_t step = 0; step < 2 * numbers; step++) {
         if (p->clock_hand >= numbers)
             p->clock_hand = 0;
-        struct bkv_segment *segment = table_peek(&p->table, p->clock_hand++);
+        struct bkv_segment *segment = bkv_segment_at(&p->table, p->clock_hand++);
         if (segment == NULL || segment == keep ||
             atomic_load_explicit(&segment->open, memory_order_relaxed) == NULL || in_use(segment))
             continue;
@@ -283,6 +332,17 @@ int bkv_segment_pin(struct bkv_partition *p, struct bkv_segment *segment,
     return rc;
 }
 
+bool bkv_segment_close(struct bkv_partition *p, struct bkv_segment *segment)
+{
+    (void)pthread_mutex_lock(&p->open_mutex);
+    bool closed = atomic_load(&segment->open) == NULL || close_segment(p, segment);
+    if (closed)
+        forget_number(p, segment->number);
+    reclaim(p);
+    (void)pthread_mutex_unlock(&p->open_mutex);
+    return closed;
+}
+
 void bkv_segment_set_open(struct bkv_partition *p, struct bkv_segment *segment,
                           struct bkv_mapping *mapping)
 {
@@ -325,15 +385,26 @@ static void let_go(struct bkv_mapping *mapping)
     bkv_mapping_unref(mapping);
 }
 
+static void free_segment(struct bkv_segment *segment)
+{
+    let_go(atomic_load(&segment->open));
+    bkv_segment_unref(segment);
+}
+
 void bkv_segments_free(struct bkv_partition *p)
 {
     for (struct bkv_segment *s = p->first; s != NULL;) {
         struct bkv_segment *next = s->next;
-        let_go(atomic_load(&s->open));
-        bkv_mfree(s);
+        free_segment(s);
         s = next;
     }
     p->first = p->last = NULL;
+    while (p->removed != NULL) {
+        struct bkv_segment *s = p->removed;
+        p->removed = s->next_removed;
+        free_segment(s);
+    }
+    bkv_mfree(p->free_numbers);
     while (p->retired != NULL) {
         struct bkv_retired *r = p->retired;
         p->retired = r->next;

@@ -13,9 +13,11 @@
  *   sync_mutex  who syncs, and how far the log is known to be durable
  *   open_mutex  opening and closing of segment files
  *   worker      everything that is marked "worker's"
+ *   layout      which segments locations are in, as a whole: checkpoints keep it
+ *               as it is, compaction changes it
  *   nobody      readers: atomics, inside of an epoch section
  *
- * Locks are taken in the order sync_mutex, open_mutex, lock; no system call is
+ * Locks are taken in the order layout_mutex, sync_mutex, open_mutex, lock; no system call is
  * made under `lock` but those that make room for the very next append.
  *
  * Invariants:
@@ -41,11 +43,13 @@
 #include "base/lock.h"
 #include "io/mapping.h"
 #include "keydir/keydir.h"
+#include "log/hint.h"
 #include "log/location.h"
 #include "log/record.h"
 #include "partition/partition.h"
 
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 
 enum bkv_segment_phase {
@@ -63,16 +67,35 @@ struct bkv_segment {
     _Atomic uint8_t phase;      /* enum bkv_segment_phase */
     _Atomic bool entry_synced;  /* its directory entry is durable */
     _Atomic bool written;       /* in this opening; set before the first append */
+    uint8_t kind;               /* enum bkv_segment_kind */
+    _Atomic uint32_t refs;      /* of the structure; the table has one */
     uint64_t base_sequence;
-    uint64_t last_sequence; /* valid once sealed */
-    uint64_t end_position;  /* likewise: of the log; 0 if an earlier opening wrote it */
-    _Atomic uint64_t size;  /* bytes used, header included */
+    uint64_t last_sequence;     /* valid once sealed */
+    uint64_t end_position;      /* likewise: of the log; 0 if an earlier opening wrote it */
+    struct bkv_summary summary; /* valid once FINISHED with a hint */
+    _Atomic uint64_t size;      /* bytes used, header included */
     _Atomic uint64_t live_bytes;
-    _Atomic uint64_t disk_bytes; /* reserved, or the file's size */
-    _Atomic uint64_t hint_bytes; /* 0: no hint */
-    struct bkv_segment *next;    /* in order of the log */
+    _Atomic uint64_t disk_bytes;      /* reserved, or the file's size */
+    _Atomic uint64_t hint_bytes;      /* 0: no hint */
+    struct bkv_segment *_Atomic next; /* in order of the log */
     struct bkv_segment *next_unsynced;
+
+    /* compaction's */
+    bool unfit;             /* met damage: left as it is */
+    uint64_t kept_bytes;    /* tombstones that were found to be needed */
+    uint64_t kept_at;       /* `removals` of the partition then */
+    uint64_t removal;       /* number of its own removal */
+    uint64_t removal_stamp; /* no reader of before is left once it has passed */
+    struct bkv_segment *next_removed;
 };
+
+/* Whoever leaves the epoch section in which he found a segment, but goes on with
+ * it, holds a reference: then its file stays, too. */
+static inline void bkv_segment_ref(struct bkv_segment *segment)
+{
+    (void)atomic_fetch_add_explicit(&segment->refs, 1, memory_order_relaxed);
+}
+void bkv_segment_unref(struct bkv_segment *segment); /* NULL is ignored */
 
 /* Two levels, so that the table grows without moving and readers need no lock.
  * 512 x 512 numbers are BKV_SEGMENTS_MAX. */
@@ -121,6 +144,7 @@ struct bkv_partition {
 
     /* the writers' */
     _Alignas(64) struct bkv_lock lock;
+    uint64_t died;       /* bytes, since the compactor was last told */
     bool sync_armed;     /* the worker knows that something waits for the interval */
     uint64_t since_sync; /* bytes appended since the last sync began */
     struct bkv_tail tail;
@@ -128,7 +152,8 @@ struct bkv_partition {
     _Atomic uint64_t appended; /* log position: bytes of user records, ever */
     _Atomic int failed;        /* code of a failed sync */
     _Atomic uint64_t puts, deletes, write_errors, bytes_written;
-    struct bkv_segment *first, *last; /* all segments */
+    struct bkv_segment *_Atomic first; /* all segments; compaction alone takes some out */
+    struct bkv_segment *last;
     struct bkv_segment *unsynced_first, *unsynced_last;
     struct bkv_segment *sealed_first; /* where the worker has to go on */
     uint32_t sealed_count;            /* of this opening: each holds a descriptor */
@@ -136,6 +161,9 @@ struct bkv_partition {
     _Atomic uint32_t next_number;
     uint64_t removals; /* segments that were taken out so far */
     struct bkv_hold *holds;
+    uint32_t *free_numbers; /* of segments that are gone */
+    uint32_t free_count, free_capacity;
+    struct bkv_segment *removed; /* taken out, and not yet given up; newest first */
 
     /* the spare segment: made by the worker, taken under `lock` */
     struct bkv_spare *_Atomic spare;
@@ -154,6 +182,15 @@ struct bkv_partition {
     uint32_t clock_hand;
     struct bkv_retired *retired;
 
+    /* compaction */
+    pthread_mutex_t compact_mutex; /* one run at a time; taken before all others */
+    pthread_mutex_t layout_mutex;
+    pthread_t compactor;
+    bool compactor_started;        /* worker's */
+    _Atomic uint32_t compact_wake; /* futex word */
+    _Atomic bool reclaim_asked;    /* segments have been taken out, or a hold has ended */
+    _Atomic uint64_t compactions, compact_read, compact_written, expired;
+
     /* the worker */
     pthread_t thread;
     bool thread_started;
@@ -161,9 +198,10 @@ struct bkv_partition {
     _Atomic bool stopping;
     bool stop_clean;
     uint64_t sync_due_ns;     /* worker's; 0: nothing waits */
+    uint64_t reclaim_due_ns;  /* worker's: when to look at `removed` again; 0: not */
     uint64_t serve_due_ns;    /* worker's: when patience with a waiter ends; 0: nobody has any */
     uint64_t checkpoint_tail; /* worker's: `appended` at the last checkpoint */
-    bool checkpoint_valid;    /* worker's: there is one on disk that fits */
+    _Atomic bool checkpoint_valid; /* there is one on disk that fits */
     _Atomic uint64_t checkpoint_bytes;
     _Atomic uint64_t checkpoints;
     int stop_result;
@@ -187,6 +225,15 @@ static inline struct bkv_segment *bkv_table_get(const struct bkv_table *table, u
     return atomic_load_explicit(&chunk[number % BKV_TABLE_FANOUT], memory_order_acquire);
 }
 
+/* For any number, also one that is not in use: NULL. */
+static inline struct bkv_segment *bkv_segment_at(const struct bkv_table *table, uint32_t number)
+{
+    if (atomic_load_explicit(&table->chunks[number / BKV_TABLE_FANOUT], memory_order_acquire) ==
+        NULL)
+        return NULL;
+    return bkv_table_get(table, number);
+}
+
 /* --- segments.c: the table and the cache of open segments ----------------- */
 
 /* A segment in memory, not yet in the table. */
@@ -196,6 +243,13 @@ struct bkv_segment *bkv_segment_new(struct bkv_partition *p, uint64_t id);
 int bkv_segment_install(struct bkv_partition *p, struct bkv_segment *segment);
 /* The same with the number that the segment has already: for recovery. */
 int bkv_segment_install_at(struct bkv_partition *p, struct bkv_segment *segment);
+/* The first half of both: a number, and a place in the table. */
+int bkv_segment_number(struct bkv_partition *p, struct bkv_segment *segment);
+int bkv_segment_number_at(struct bkv_partition *p, struct bkv_segment *segment);
+/* The number may be given to another segment. Under `lock`. */
+int bkv_segment_number_free(struct bkv_partition *p, uint32_t number);
+/* For good: it leaves the table. False without memory: try later. */
+bool bkv_segment_close(struct bkv_partition *p, struct bkv_segment *segment);
 /* Takes the last one, which follows `before`, out again and frees it. */
 void bkv_segment_uninstall_last(struct bkv_partition *p, struct bkv_segment *before);
 /* A reference to the open file, opening it and closing others if need be. Not
@@ -279,6 +333,15 @@ void bkv_append_mark(struct bkv_partition *p, uint64_t segment_id, uint64_t offs
 int bkv_seal_next(struct bkv_partition *p, bool *did);
 int bkv_checkpoint_write(struct bkv_partition *p);
 
+/* --- compactor.c: see compact.h ----------------------------------------------------- */
+
+/* Worker's: there may be something to compact. */
+void bkv_compactor_wake(struct bkv_partition *p);
+void bkv_compactor_stop(struct bkv_partition *p);
+/* Worker's: unlinks and frees the segments that were replaced and that nobody can
+ * be using any more. True if some are left that no hold keeps: try again soon. */
+bool bkv_removed_reclaim(struct bkv_partition *p);
+
 /* --- worker.c ---------------------------------------------------------------------------- */
 
 void *bkv_worker_main(void *partition);
@@ -289,6 +352,10 @@ void bkv_worker_urgent(struct bkv_partition *p);
 /* Between two slices of a job that nobody waits for: the same, and a rest, but
  * not when the database is being closed or the worker has fallen behind. */
 void bkv_worker_yield(struct bkv_partition *p, uint64_t *slice_begun_ns);
+
+/* What a thread of the library's own keeps out: the host's signals are not for it.
+ * SIGBUS is: the guard needs it. */
+void bkv_thread_signals(sigset_t *blocked);
 
 /* --- own.c --------------------------------------------------------------------------------------
  */

@@ -127,7 +127,7 @@ static int make_spare(struct bkv_partition *p, uint64_t id, uint64_t reserved,
     if (rc == BITKV_OK)
         rc = create_file(p, id, spare->reserved, p->store->options.max_file_size, &spare->mapping);
     if (rc != BITKV_OK) {
-        bkv_mfree(spare->segment);
+        bkv_segment_unref(spare->segment);
         bkv_mfree(spare);
         return rc;
     }
@@ -140,7 +140,7 @@ static void free_spare(struct bkv_partition *p, struct bkv_spare *spare)
 {
     discard_file(p, spare->segment->id);
     bkv_mapping_unref(spare->mapping);
-    bkv_mfree(spare->segment);
+    bkv_segment_unref(spare->segment);
     bkv_mfree(spare);
 }
 
@@ -396,7 +396,7 @@ err_file:
     bkv_mapping_unref(mapping);
     discard_file(p, segment->id);
 err_segment:
-    bkv_mfree(segment);
+    bkv_segment_unref(segment);
     return rc;
 }
 

@@ -9,6 +9,9 @@
  *   longer:
  *       finishing sealed segments, checkpoints
  *
+ * Compaction has a thread of its own (compactor.c), which the worker tells when
+ * there may be something to do.
+ *
  * It sleeps on a futex until a writer has something for it, or until the
  * interval's sync is due; a database that nobody writes to has no timer.
  *
@@ -28,6 +31,9 @@
 /* In longer jobs: this much rest for each unit of work, so that callers on the
  * same processors and memory hardly notice. */
 #define YIELD_FACTOR 16u
+
+/* How soon segments are looked at again whose readers have not left. */
+#define RECLAIM_NS 10000000u
 
 void bkv_worker_wake(struct bkv_partition *p)
 {
@@ -108,9 +114,30 @@ static bool failed(const struct bkv_partition *p)
     return atomic_load(&p->failed) != 0;
 }
 
+/* Files of compacted segments: as soon as their readers have left. */
+static void reclaim_if_due(struct bkv_partition *p)
+{
+    bool asked = atomic_exchange(&p->reclaim_asked, false);
+    if (!asked && (p->reclaim_due_ns == 0 || bkv_now_ns() < p->reclaim_due_ns))
+        return;
+    p->reclaim_due_ns = bkv_removed_reclaim(p) ? bkv_now_ns() + RECLAIM_NS : 0;
+}
+
+/* Has so much died that the compactor should look? */
+static bool much_died(struct bkv_partition *p)
+{
+    bkv_lock(&p->lock);
+    bool much = p->died >= p->store->options.max_file_size / 4;
+    if (much)
+        p->died = 0;
+    bkv_unlock(&p->lock);
+    return much;
+}
+
 static void work(struct bkv_partition *p)
 {
     bool more = true;
+    reclaim_if_due(p);
     while (more && !failed(p)) {
         bkv_worker_urgent(p);
         if (bkv_seal_next(p, &more) != BITKV_OK) {
@@ -118,6 +145,8 @@ static void work(struct bkv_partition *p)
                     bitkv_error_context());
             more = false;
         }
+        if (more || much_died(p))
+            bkv_compactor_wake(p);
     }
     if (!failed(p)) {
         checkpoint_if_due(p);
@@ -127,13 +156,15 @@ static void work(struct bkv_partition *p)
     }
 }
 
+static uint64_t earlier(uint64_t a, uint64_t b)
+{
+    return a == 0 || b == 0 ? a + b : bkv_min64(a, b);
+}
+
 /* When the worker has to come again by itself; 0: never. */
 static uint64_t next_due_ns(const struct bkv_partition *p)
 {
-    uint64_t sync = p->sync_due_ns, serve = p->serve_due_ns;
-    if (sync == 0 || serve == 0)
-        return sync + serve;
-    return sync < serve ? sync : serve;
+    return earlier(p->reclaim_due_ns, earlier(p->sync_due_ns, p->serve_due_ns));
 }
 
 /* Sleeps until there is work or something is due. */
@@ -194,11 +225,13 @@ void *bkv_worker_main(void *partition)
         if (!atomic_load_explicit(&p->stopping, memory_order_acquire))
             rest(p);
     }
+    bkv_compactor_stop(p);
     if (p->stop_clean) {
         p->stop_result = close_cleanly(p);
         if (p->stop_result != BITKV_OK)
             (void)snprintf(p->open_context, sizeof p->open_context, "%s", bitkv_error_context());
     }
+    (void)bkv_removed_reclaim(p); /* no call is left, so no reader */
     bkv_spare_discard(p);
     return NULL;
 }

@@ -227,8 +227,10 @@ static void account_live(struct bkv_partition *p, uint64_t location, bool live)
 /* `location` may be 0: nothing died. */
 static void account_dead(struct bkv_partition *p, uint64_t location)
 {
-    if (location != 0)
-        account_live(p, location, false);
+    if (location == 0)
+        return;
+    account_live(p, location, false);
+    p->died += bkv_location_size(location);
 }
 
 /* Under the lock, after an append: what has to be synced, and when. Returns
@@ -373,12 +375,17 @@ static int del_locked(struct bkv_partition *p, const struct bkv_hash *hash, cons
         return rc;
     if (!bkv_keydir_find(p->keydir, hash, &location))
         return BITKV_NOT_FOUND;
+    rc = bkv_keydir_prepare_remove(p->keydir, hash);
+    if (rc != BITKV_OK)
+        return bkv_error(rc,
+                         "no memory to keep a snapshot of the KeyDir of partition %u from a delete",
+                         p->index);
     rc = append(p, d, durability, &location);
     if (rc != BITKV_OK)
         return rc;
     uint64_t old = bkv_keydir_remove(p->keydir, hash);
     BKV_ASSERT(old != 0);
-    account_live(p, old, false);
+    account_dead(p, old);
     outcome->wake = note_append(p, d->size, durability);
     outcome->position = atomic_load_explicit(&p->appended, memory_order_relaxed);
     add_relaxed(&p->deletes, 1);

@@ -60,7 +60,10 @@ OFFSET(bitkv_options, log, 88);
 OFFSET(bitkv_options, log_user, 96);
 OFFSET(bitkv_options, backend, 104);
 OFFSET(bitkv_options, io_threads, 108);
-OFFSET(bitkv_options, reserved, 112);
+OFFSET(bitkv_options, compact_bytes_per_second, 112);
+OFFSET(bitkv_options, compact_from_minute, 120);
+OFFSET(bitkv_options, compact_until_minute, 124);
+OFFSET(bitkv_options, reserved, 128);
 
 SIZE(bitkv_view, 24);
 OFFSET(bitkv_view, data, 0);
@@ -126,7 +129,10 @@ OFFSET(bitkv_statistics, io_mode_reason, 264);
 OFFSET(bitkv_statistics, writes_refused, 360);
 OFFSET(bitkv_statistics, backend, 364);
 OFFSET(bitkv_statistics, backend_reason, 368);
-OFFSET(bitkv_statistics, reserved, 376);
+OFFSET(bitkv_statistics, compaction_bytes_read, 376);
+OFFSET(bitkv_statistics, compaction_bytes_written, 384);
+OFFSET(bitkv_statistics, expired_total, 392);
+OFFSET(bitkv_statistics, reserved, 400);
 
 #endif /* __LP64__ */
 

@@ -351,9 +351,9 @@ static void copy_entries(struct bkv_hint_writer *writer, struct bkv_scanner *sca
             continue;
         struct bkv_hash hash = bkv_hash(&manifest->hash_key, item.key, item.record.key_size);
         struct bkv_entry entry =
-            bkv_entry(&hash, item.record.sequence, (enum bkv_record_type)item.record.type,
-                      item.offset, item.size);
-        assert_int_equal(bkv_hint_add(writer, &entry), BITKV_OK);
+            bkv_entry(&hash, (enum bkv_record_type)item.record.type, item.offset, item.size);
+        assert_int_equal(bkv_hint_add(writer, &entry, item.record.sequence, item.deadline),
+                         BITKV_OK);
     }
 }
 

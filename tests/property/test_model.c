@@ -39,6 +39,7 @@ struct world {
     bool slow;              /* every write is synced */
     bool long_keys;
     bool created;
+    bool compacting; /* in the background; else only when it is called */
     bitkv *db;
     struct entry model[KEYS];
 };
@@ -394,6 +395,8 @@ static bitkv_options draw_options(struct world *w)
     o.max_open_segments = (uint32_t)below(c, one_in(c, 2) ? 3 : 12);
     o.checkpoint_interval_bytes = one_in(c, 2) ? 1 + below(c, 200000) : 0;
     o.strict_recovery = one_in(c, 2);
+    o.auto_compact = w->compacting;
+    o.fragmentation_threshold = 0.05 + (double)below(c, 90) / 100.0;
     o.log = on_log;
     return o;
 }
@@ -548,6 +551,14 @@ static void reopen_read_only(struct world *w)
     open_world(w, "after a read-only opening");
 }
 
+static void compact(struct world *w)
+{
+    uint32_t one = (uint32_t)below(&w->chance, w->partitions);
+    int rc = bitkv_compact(w->db, one_in(&w->chance, 2) ? one : BITKV_ALL_PARTITIONS, NULL, NULL);
+    if (rc != BITKV_OK)
+        broken(w, "compact gave %s", bitkv_error_name(rc));
+}
+
 /* A copy taken while it is open, file by file, is what a crash leaves. */
 static void recover_copy(struct world *w)
 {
@@ -592,6 +603,7 @@ static void run_round(uint64_t seed, const char *directory)
     w.max_file_size = one_in(c, 2) ? 64u << 10 : (64u << 10) << below(c, 6);
     w.slow = one_in(c, 6);
     w.long_keys = one_in(c, 4);
+    w.compacting = one_in(c, 2);
     if (one_in(c, 2))
         open_world(&w, "creation");
     else
@@ -600,7 +612,7 @@ static void run_round(uint64_t seed, const char *directory)
     unsigned events = 4 + (unsigned)below(c, 10);
     for (unsigned e = 0; e < events; e++) {
         run_here(&w, (unsigned)below(c, w.slow ? 80 : 1200));
-        switch (below(c, 6)) {
+        switch (below(c, 8)) {
         case 0:
             reopen(&w);
             break;
@@ -608,7 +620,12 @@ static void run_round(uint64_t seed, const char *directory)
             reopen_read_only(&w);
             break;
         case 2:
-            recover_copy(&w);
+            if (!w.compacting) /* files come and go while it does */
+                recover_copy(&w);
+            break;
+        case 5:
+        case 6:
+            compact(&w);
             break;
         case 3:
         case 4:

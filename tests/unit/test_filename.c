@@ -58,7 +58,7 @@ static void what_is_not_ours_is_left_alone(void **state)
         "hint_1.db",
         "hint_0.ht",
         "hint_1.ht.tmp2",
-        "data_1.db.tmp",
+        "data_1.db.tmp2",
         "keydir",
         "keydir.ckp2",
         "keydir.ckp.tmp~",

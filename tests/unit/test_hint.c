@@ -31,7 +31,7 @@ static struct bkv_hint_info info_of(void)
 static struct bkv_entry entry_of(unsigned i)
 {
     struct bkv_hash hash = bkv_hash(&lab_manifest_1.hash_key, &i, sizeof i);
-    return bkv_entry(&hash, 100 + i, i % 5 == 0 ? BKV_RECORD_DELETE : BKV_RECORD_PUT, 64 + 8ull * i,
+    return bkv_entry(&hash, i % 5 == 0 ? BKV_RECORD_DELETE : BKV_RECORD_PUT, 64 + 8ull * i,
                      24 + 8ull * (i % 50));
 }
 
@@ -48,7 +48,8 @@ static void make(unsigned count)
     assert_int_equal(bkv_hint_begin(&writer, dir, &info), BITKV_OK);
     for (unsigned i = 0; i < count; i++) {
         struct bkv_entry entry = entry_of(i);
-        assert_int_equal(bkv_hint_add(&writer, &entry), BITKV_OK);
+        assert_int_equal(bkv_hint_add(&writer, &entry, 100 + i, i % 7 == 0 ? 1000 + i : UINT64_MAX),
+                         BITKV_OK);
     }
     assert_int_equal(bkv_hint_finish(&writer, 65536, 100 + count, &size), BITKV_OK);
     assert_int_equal(size, BKV_HINT_HEADER + count * BKV_HINT_ENTRY);
@@ -171,12 +172,12 @@ static void an_absurd_count_is_refused_though_its_checksum_is_right(void **state
 {
     (void)state;
     struct bkv_hint_info info = info_of();
-    static const uint64_t counts[] = {0, 2, 4, UINT64_MAX, UINT64_MAX / 24 + 1, 1ull << 60};
+    static const uint64_t counts[] = {0, 2, 4, UINT64_MAX, UINT64_MAX / 16 + 1, 1ull << 60};
     uint8_t header[BKV_HINT_HEADER];
     memcpy(header, file->data, sizeof header);
     for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
         bkv_put64(file->data + 48, counts[i]);
-        bkv_put32(file->data + 68, bkv_crc32c(0, file->data, 68));
+        bkv_put32(file->data + 116, bkv_crc32c(0, file->data, 116));
         assert_int_equal(open_it(&info), BITKV_ERR_CORRUPT);
     }
     memcpy(file->data, header, sizeof header);

@@ -1,0 +1,275 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * When and how fast runs are made: by a thread of the partition's, which the
+ * worker starts when the first segment is full, and by bitkv_compact() in the
+ * caller's thread. One run at a time (compact_mutex).
+ *
+ * The thread looks for a run when a segment was finished, when much has died,
+ * when records have expired, and after each run. Between slices it rests, the
+ * longer the less there is to do: eight units for one of work as long as the
+ * dead share is below where compaction begins, none from the threshold on (a run
+ * that begins at the threshold ends above it). Besides, it keeps to the options' rate and hours of
+ * the day, which it does not leave for any pressure: they are the operator's word.
+ *
+ * Failure modes: a run fails: it is logged, and tried again no sooner than
+ * RETRY_NS later. No thread can be started: logged, tried at the next segment.
+ */
+#include "partition/compact.h"
+
+#include "base/bytes.h"
+#include "base/clock.h"
+#include "base/error.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <time.h>
+
+#define REST_FACTOR    8u
+#define REST_NS_MAX    20000000u
+#define RETRY_NS       UINT64_C(5000000000)
+#define REMOVAL_WAITS  500u
+#define WINDOW_LOOK_NS UINT64_C(30000000000)
+
+/* --- pace -------------------------------------------------------------------------- */
+
+struct background {
+    struct bkv_partition *p;
+    double rest_factor;
+    uint64_t slice_begun_ns;
+    uint64_t run_begun_ns, run_bytes; /* for the rate */
+};
+
+static bool stopping(const struct bkv_partition *p)
+{
+    return atomic_load_explicit(&p->stopping, memory_order_acquire);
+}
+
+static void rest(struct bkv_partition *p, uint64_t ns)
+{
+    for (uint64_t left = bkv_min64(ns, 1000000000u); left > 0 && !stopping(p);) {
+        uint64_t part = bkv_min64(left, REST_NS_MAX);
+        bkv_sleep_us((uint32_t)(part / 1000) + 1);
+        left -= part;
+    }
+}
+
+/* How long until `bytes` may have been read at `rate` a second. */
+static uint64_t ahead_ns(uint64_t bytes, uint64_t rate, uint64_t since_ns)
+{
+    uint64_t due = (uint64_t)((double)bytes / (double)rate * 1e9);
+    uint64_t elapsed = bkv_now_ns() - since_ns;
+    return due > elapsed ? due - elapsed : 0;
+}
+
+static int background_slice(void *user, uint64_t bytes)
+{
+    struct background *b = user;
+    struct bkv_partition *p = b->p;
+    if (stopping(p))
+        return bkv_error(BITKV_ERR_CLOSED, "closed during a compaction");
+    if (atomic_load(&p->failed) != 0)
+        return bkv_error(BITKV_ERR_SYNC_FAILED, "partition %u refuses writes", p->index);
+    uint64_t rate = p->store->options.compact_bytes_per_second;
+    b->run_bytes += bytes;
+    uint64_t worked = bkv_now_ns() - b->slice_begun_ns;
+    uint64_t pause = bkv_min64((uint64_t)((double)worked * b->rest_factor), REST_NS_MAX);
+    if (rate != 0)
+        pause = bkv_max64(pause, ahead_ns(b->run_bytes, rate, b->run_begun_ns));
+    if (pause > 0)
+        rest(p, pause);
+    b->slice_begun_ns = bkv_now_ns();
+    return BITKV_OK;
+}
+
+static double rest_factor(const struct bkv_partition *p, const struct bkv_look *look)
+{
+    double threshold = p->store->options.fragmentation_threshold;
+    double begin = threshold * BKV_COMPACT_BEGIN;
+    double share = bkv_look_share(look);
+    if (share <= begin)
+        return REST_FACTOR;
+    return share >= threshold ? 0.0 : REST_FACTOR / 2.0 * (threshold - share) / (threshold - begin);
+}
+
+/* --- hours of the day ---------------------------------------------------------------- */
+
+static bool in_window(const bitkv_options *o)
+{
+    if (o->compact_from_minute == o->compact_until_minute)
+        return true;
+    time_t now = time(NULL);
+    struct tm local;
+    if (localtime_r(&now, &local) == NULL)
+        return true;
+    uint32_t minute = (uint32_t)local.tm_hour * 60 + (uint32_t)local.tm_min;
+    if (o->compact_from_minute < o->compact_until_minute)
+        return minute >= o->compact_from_minute && minute < o->compact_until_minute;
+    return minute >= o->compact_from_minute || minute < o->compact_until_minute;
+}
+
+/* --- the thread ------------------------------------------------------------------------ */
+
+/* One run, if one is due. *wait_ns: until it should look again; 0: when woken. */
+static bool run_once(struct bkv_partition *p, uint64_t *wait_ns)
+{
+    struct bkv_look look;
+    struct bkv_run run;
+    *wait_ns = 0;
+    if (!in_window(&p->store->options)) {
+        *wait_ns = WINDOW_LOOK_NS;
+        return false;
+    }
+    (void)pthread_mutex_lock(&p->compact_mutex);
+    bool found = bkv_run_choose(p, &look, &run);
+    int rc = BITKV_OK;
+    if (found) {
+        uint64_t now = bkv_now_ns();
+        struct background b = {
+            .p = p,
+            .rest_factor = rest_factor(p, &look),
+            .slice_begun_ns = now,
+            .run_begun_ns = now,
+        };
+        struct bkv_pace pace = {.slice = background_slice, .user = &b};
+        rc = bkv_compact_run(p, &run, &pace);
+    } else if (look.next_due_ms != 0) {
+        uint64_t now_ms = bkv_wall_ms();
+        *wait_ns = bkv_max64(1, look.next_due_ms - bkv_min64(now_ms, look.next_due_ms)) * 1000000u;
+    }
+    (void)pthread_mutex_unlock(&p->compact_mutex);
+    if (rc != BITKV_OK) {
+        *wait_ns = RETRY_NS;
+        if (!stopping(p))
+            bkv_log(p->store, BITKV_LOG_WARNING, "no compaction: %s", bitkv_error_context());
+    }
+    return found && rc == BITKV_OK;
+}
+
+static void *compactor_main(void *partition)
+{
+    struct bkv_partition *p = partition;
+    char name[16];
+    (void)snprintf(name, sizeof name, "bitkv-c%u", p->index);
+    (void)prctl(PR_SET_NAME, name, 0, 0, 0);
+    while (!stopping(p)) {
+        uint64_t wait_ns = 0;
+        atomic_store_explicit(&p->compact_wake, 0, memory_order_seq_cst);
+        while (!stopping(p) && atomic_load(&p->failed) == 0 && run_once(p, &wait_ns))
+            ;
+        if (wait_ns == RETRY_NS) /* whatever wakes us: not at once */
+            rest(p, 1000000000u);
+        if (!stopping(p))
+            bkv_futex_wait(&p->compact_wake, 0, wait_ns);
+    }
+    return NULL;
+}
+
+void bkv_compactor_wake(struct bkv_partition *p)
+{
+    if (!p->store->options.auto_compact)
+        return;
+    if (!p->compactor_started) {
+        sigset_t all;
+        sigset_t before;
+        bkv_thread_signals(&all);
+        (void)pthread_sigmask(SIG_SETMASK, &all, &before);
+        int error = pthread_create(&p->compactor, NULL, compactor_main, p);
+        (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+        p->compactor_started = error == 0;
+        if (error != 0)
+            bkv_log(p->store, BITKV_LOG_WARNING,
+                    "no compaction in partition %u: cannot start a thread: %s", p->index,
+                    strerror(error));
+        return;
+    }
+    if (atomic_exchange_explicit(&p->compact_wake, 1, memory_order_acq_rel) == 0)
+        bkv_futex_wake(&p->compact_wake, 1);
+}
+
+void bkv_compactor_stop(struct bkv_partition *p)
+{
+    if (p->compactor_started) {
+        atomic_store_explicit(&p->compact_wake, 1, memory_order_release);
+        bkv_futex_wake(&p->compact_wake, 1);
+        (void)pthread_join(p->compactor, NULL);
+        p->compactor_started = false;
+    }
+}
+
+/* --- by hand --------------------------------------------------------------------------------- */
+
+/* Dead bytes in the segment that is written: it is sealed, so that they can go. */
+static uint64_t seal_tail(struct bkv_partition *p)
+{
+    bkv_lock(&p->lock);
+    const struct bkv_segment *tail = p->tail.segment;
+    if (tail != NULL && atomic_load(&p->failed) == 0 &&
+        atomic_load(&tail->size) - BKV_SEGMENT_HEADER > atomic_load(&tail->live_bytes))
+        bkv_tail_seal(p);
+    uint64_t end = p->tail.segment != NULL ? p->tail.segment->base_sequence : p->next_sequence;
+    bkv_unlock(&p->lock);
+    return end;
+}
+
+/* Until the worker has finished what is sealed. */
+static int wait_for_seal(struct bkv_partition *p, const struct bkv_pace *pace)
+{
+    for (;;) {
+        bkv_lock(&p->lock);
+        bool any = p->sealed_first != NULL;
+        bkv_unlock(&p->lock);
+        if (!any)
+            return BITKV_OK;
+        if (atomic_load(&p->failed) != 0)
+            return bkv_error(BITKV_ERR_SYNC_FAILED,
+                             "partition %u met a failed sync or write and "
+                             "is not compacted; reopen the database",
+                             p->index);
+        int rc = bkv_pace_slice(pace, 0);
+        if (rc != BITKV_OK)
+            return rc;
+        bkv_worker_wake(p);
+        bkv_sleep_us(1000);
+    }
+}
+
+static int run_by_hand(struct bkv_partition *p, uint64_t after, uint64_t end,
+                       const struct bkv_pace *pace, uint64_t *last, bool *found)
+{
+    struct bkv_run run;
+    int rc = BITKV_OK;
+    (void)pthread_mutex_lock(&p->compact_mutex);
+    *found = bkv_run_next(p, after, end, &run);
+    if (*found) {
+        *last = run.segments[run.count - 1]->last_sequence;
+        rc = bkv_compact_run(p, &run, pace);
+    }
+    (void)pthread_mutex_unlock(&p->compact_mutex);
+    return rc;
+}
+
+int bkv_partition_compact(struct bkv_partition *p, int (*slice)(void *user, uint64_t bytes),
+                          void *user)
+{
+    struct bkv_pace pace = {.slice = slice, .user = user, .thorough = true};
+    uint64_t end = seal_tail(p);
+    int rc = wait_for_seal(p, &pace);
+    uint64_t after = 0;
+    bool found = true;
+    while (rc == BITKV_OK && found)
+        rc = run_by_hand(p, after, end, &pace, &after, &found);
+    for (unsigned i = 0; i < REMOVAL_WAITS && bkv_removed_pending(p); i++)
+        bkv_sleep_us(1000); /* the space is there when the call returns, if readers let go */
+    return rc;
+}
+
+uint64_t bkv_partition_compactable(struct bkv_partition *p)
+{
+    uint64_t bytes = 0;
+    for (const struct bkv_segment *s = atomic_load(&p->first); s != NULL; s = atomic_load(&s->next))
+        bytes += atomic_load(&s->size) - BKV_SEGMENT_HEADER;
+    return bytes;
+}
