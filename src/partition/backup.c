@@ -328,8 +328,9 @@ static int read_hint_header(struct bkv_dir *dir, const char *name, uint8_t *head
 }
 
 /* Does the earlier backup have this very segment? Only FINISHED ones have a hint
- * there. The hints' headers hold the checksum of all keys, places and sequence
- * numbers, and no number is given to two records that reached the disk. */
+ * there. The hints' headers hold the checksum of all keys and places, and the
+ * sequence numbers from first to last, none of which is ever given to two
+ * records that reached the disk. */
 static int find_earlier(struct item *item, bool *found)
 {
     struct bkv_dir *earlier = item->job->earlier;
