@@ -135,7 +135,7 @@ static int dir_of(const struct bkv_site *site, const char *suffix, int fd, struc
 int bkv_site_enter(const struct bkv_site *site, const char *suffix, struct bkv_dir *dir)
 {
     *dir = (struct bkv_dir){.fd = -1};
-    struct name name;
+    struct name name = {.text = ""};
     int rc = compose(site, suffix, &name);
     if (rc != BITKV_OK)
         return rc;
@@ -154,7 +154,7 @@ int bkv_site_enter(const struct bkv_site *site, const char *suffix, struct bkv_d
 
 int bkv_site_make(const struct bkv_site *site, const char *suffix, mode_t mode)
 {
-    struct name name;
+    struct name name = {.text = ""};
     int rc = compose(site, suffix, &name);
     if (rc == BITKV_OK && bkv_io->mkdirat(site->parent, name.text, mode) != 0 && errno != EEXIST)
         rc = bkv_error_sys(errno, "cannot create directory %s%s", site->path, suffix);
@@ -188,7 +188,7 @@ static int refuse_move(const struct bkv_site *site, const char *suffix)
 
 int bkv_site_move_in(const struct bkv_site *site, const char *suffix)
 {
-    struct name name;
+    struct name name = {.text = ""};
     int rc = compose(site, suffix, &name);
     if (rc == BITKV_OK && bkv_io->renameat(site->parent, name.text, site->name) != 0)
         rc = refuse_move(site, suffix);
@@ -197,7 +197,7 @@ int bkv_site_move_in(const struct bkv_site *site, const char *suffix)
 
 int bkv_site_exchange(const struct bkv_site *site, const char *suffix)
 {
-    struct name name;
+    struct name name = {.text = ""};
     int rc = compose(site, suffix, &name);
     if (rc == BITKV_OK &&
         bkv_io->renameat2(site->parent, name.text, site->name, RENAME_EXCHANGE) != 0)
@@ -207,7 +207,7 @@ int bkv_site_exchange(const struct bkv_site *site, const char *suffix)
 
 int bkv_site_remove(const struct bkv_site *site, const char *suffix)
 {
-    struct name name;
+    struct name name = {.text = ""};
     int rc = compose(site, suffix, &name);
     if (rc == BITKV_OK && bkv_io->rmdirat(site->parent, name.text) != 0 && errno != ENOENT)
         rc = bkv_error_sys(errno, "cannot remove directory %s%s", site->path, suffix);

@@ -341,8 +341,8 @@ static int find_earlier(struct item *item, bool *found)
     int rc = size_in(earlier, item->data, found, &size);
     if (rc != BITKV_OK || !*found)
         return rc;
-    uint8_t ours[BKV_HINT_HEADER];
-    uint8_t theirs[BKV_HINT_HEADER];
+    uint8_t ours[BKV_HINT_HEADER] = {0};
+    uint8_t theirs[BKV_HINT_HEADER] = {0};
     rc = read_hint_header(&item->p->store->dir, item->hint, ours);
     if (rc == BITKV_OK)
         rc = read_hint_header(earlier, item->hint, theirs);
