@@ -918,6 +918,159 @@ typedef struct bitkv_statistics {
 BITKV_API int bitkv_stats(bitkv *db, uint32_t partition, bitkv_statistics *statistics);
 
 /* ------------------------------------------------------------------ */
+/* Backups and partitions                                              */
+/* ------------------------------------------------------------------ */
+
+/** What a backup did. Its layout never changes. */
+typedef struct bitkv_backup_report {
+    uint64_t files_linked;  /**< data and hint files that the backup shares by hard links */
+    uint64_t files_copied;  /**< that it has of its own */
+    uint64_t bytes_linked;  /**< of data files */
+    uint64_t bytes_copied;  /**< of all files */
+    uint64_t damaged_bytes; /**< that did not verify, with `accept_damage` */
+    uint64_t duration_ns;
+    uint64_t reserved[4];
+} bitkv_backup_report;
+
+/** Options of bitkv_backup(). */
+typedef struct bitkv_backup_options {
+    size_t struct_size; /**< set by bitkv_backup_options_init() */
+    /** Copy every file, link none. Default false: files that are never changed
+     *  again are shared with the database where the file system allows it,
+     *  which takes no room and no time, and protects from mistakes, not from
+     *  the loss of the disk. */
+    bool no_links;
+    /** Read what is linked, too, and verify every record. Default false: of
+     *  linked data, the header, the size and the hint. Copies are always
+     *  verified. */
+    bool verify;
+    /** Back up a database that has damage, with the damage. Default false: that
+     *  is BITKV_ERR_CORRUPT. */
+    bool accept_damage;
+    bitkv_progress_cb progress;  /**< NULL: none */
+    void *user;                  /**< handed to it */
+    bitkv_backup_report *report; /**< receives what was done, on success; NULL: nobody asks */
+    uint64_t reserved[4];
+} bitkv_backup_options;
+
+#define bitkv_backup_options_init(options)                                                         \
+    bitkv_backup_options_init_sized((options), sizeof(bitkv_backup_options))
+/** What bitkv_backup_options_init() calls. @param struct_size sizeof(bitkv_backup_options) */
+BITKV_API void bitkv_backup_options_init_sized(bitkv_backup_options *options, size_t struct_size);
+
+/**
+ * Make a backup, while the database serves: its state at one moment, over all
+ * partitions, with every write that was acknowledged before the call. Writers
+ * are held up for microseconds.
+ *
+ * The backup is a database: bitkv_open() opens it, under the same identity.
+ * Open it read-only, or a copy of it (`cp -r`); opened for writing, it is a
+ * backup no more, and no later backup takes its place.
+ *
+ * It appears under the target's name at once, complete and synced, or not at
+ * all; what is being made is called <target>.partial. An earlier backup of the
+ * same database is replaced at one moment; what it has of the new one's files
+ * is shared with it rather than copied, if the database's own cannot be linked.
+ * What a crash leaves behind, the next backup to that target removes.
+ *
+ * Any thread; one backup to a target at a time. bitkv_close() ends it with
+ * BITKV_ERR_CLOSED.
+ *
+ * @param target_directory not there yet, an empty directory, or an earlier
+ *                         backup of this database that nobody has open; its
+ *                         parent exists, and is outside of the database
+ * @param options          NULL for the defaults
+ * @return BITKV_OK; BITKV_ERR_EXISTS if the target is anything else;
+ *         BITKV_ERR_INVALID if it is inside of the database, or its file system
+ *         cannot replace an earlier backup; BITKV_ERR_LOCKED if it is open or
+ *         being made; BITKV_ERR_CORRUPT if the database is damaged;
+ *         BITKV_ERR_CANCELED; BITKV_ERR_CLOSED; or a system error
+ */
+BITKV_API int bitkv_backup(bitkv *db, const char *target_directory,
+                           const bitkv_backup_options *options);
+
+/** Options of bitkv_repartition(). */
+typedef struct bitkv_repartition_options {
+    size_t struct_size; /**< set by bitkv_repartition_options_init() */
+    /** Of the new database, as in bitkv_options. Default 0: that one's default. */
+    uint64_t max_file_size;
+    bitkv_io_mode io_mode;      /**< of reading and writing. Default BITKV_IO_AUTO */
+    bitkv_progress_cb progress; /**< NULL: none */
+    void *user;                 /**< handed to it */
+    uint64_t reserved[4];
+} bitkv_repartition_options;
+
+#define bitkv_repartition_options_init(options)                                                    \
+    bitkv_repartition_options_init_sized((options), sizeof(bitkv_repartition_options))
+/** What bitkv_repartition_options_init() calls.
+ *  @param struct_size sizeof(bitkv_repartition_options) */
+BITKV_API void bitkv_repartition_options_init_sized(bitkv_repartition_options *options,
+                                                    size_t struct_size);
+
+/**
+ * Give a database another number of partitions. Nobody may have it open.
+ *
+ * Every live record is written to a new database, <directory>.repartition,
+ * which is synced, read again and compared, and then swapped with the old one,
+ * which is removed. Takes as much room again as the live data meanwhile. Until
+ * the swap the old database is not touched; a crash leaves it or the new one
+ * under its name, complete, and what else it leaves the next call removes. (If
+ * only the removal of the old one fails, that is the error, and says so.)
+ *
+ * The new database has an identity of its own: earlier backups are not replaced
+ * by backups of it.
+ *
+ * @param partitions 1 to BITKV_PARTITIONS_MAX
+ * @param options    NULL for the defaults
+ * @return BITKV_OK, also if it has that number already; BITKV_ERR_LOCKED;
+ *         BITKV_ERR_NO_DATABASE; BITKV_ERR_CORRUPT if it has damage;
+ *         BITKV_ERR_EXISTS if there are files in it that are not the library's,
+ *         or <directory>.repartition is none of its leftovers;
+ *         BITKV_ERR_INVALID if the directory cannot be swapped: a mount point,
+ *         or a file system without RENAME_EXCHANGE; BITKV_ERR_CANCELED; or a
+ *         system error
+ */
+BITKV_API int bitkv_repartition(const char *directory, uint32_t partitions,
+                                const bitkv_repartition_options *options);
+
+/** How far a segment's life has come. */
+typedef enum bitkv_segment_phase {
+    BITKV_SEGMENT_ACTIVE = 0,   /**< is written to */
+    BITKV_SEGMENT_SEALED = 1,   /**< full; waits for its sync and its hint */
+    BITKV_SEGMENT_FINISHED = 2, /**< never changes again */
+} bitkv_segment_phase;
+
+/** A data file, as bitkv_segments() shows it; valid during the callback. */
+typedef struct bitkv_segment_info {
+    uint32_t partition;
+    bitkv_segment_phase phase;
+    uint64_t id;         /**< as in the file's name */
+    uint64_t bytes;      /**< used, header included */
+    uint64_t live_bytes; /**< of those: records that a get can find */
+    uint64_t dead_bytes; /**< the rest, but for the header */
+    uint64_t disk_bytes; /**< of the data file, as allocated */
+    uint64_t hint_bytes; /**< of the hint file; 0: it has none */
+} bitkv_segment_info;
+
+/**
+ * Receives a segment of bitkv_segments(). May call into the database.
+ * @return 0 to go on; anything else stops, and is what bitkv_segments() returns
+ */
+typedef int (*bitkv_segment_cb)(void *user, const bitkv_segment_info *info);
+
+/**
+ * List the segments of a partition, or of all, in order of the log: as they were
+ * at one moment of each partition.
+ * @param partition  0 to count - 1, or BITKV_ALL_PARTITIONS
+ * @param segment_cb called in this thread
+ * @param user       handed to it
+ * @return BITKV_OK; what the callback returned; BITKV_ERR_INVALID;
+ *         BITKV_ERR_NO_MEMORY
+ */
+BITKV_API int bitkv_segments(bitkv *db, uint32_t partition, bitkv_segment_cb segment_cb,
+                             void *user);
+
+/* ------------------------------------------------------------------ */
 /* Completion queues: asynchronous operations                          */
 /* ------------------------------------------------------------------ */
 

@@ -2,7 +2,7 @@
 /*
  * Opening and closing.
  *
- *   open: options -> directory -> lock -> MANIFEST (made, if missing)
+ *   open: options -> directory, locked -> MANIFEST (made, if missing)
  *         -> I/O mode -> partitions, all recovering at once
  *
  * The lock is flock() on the directory itself: held by the kernel, so that a
@@ -29,6 +29,7 @@
 #include "io/io.h"
 #include "io/mapping.h"
 #include "log/filename.h"
+#include "log/marker.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -38,11 +39,15 @@
 #include <stdlib.h>
 #include <sys/file.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 
 /* Descriptors that a partition cannot do without, and that everything else in
  * the process gets by with. */
 #define DESCRIPTORS_OF_PARTITION 2u
 #define DESCRIPTORS_BESIDE       16u
+
+/* How often a directory is opened anew that was replaced meanwhile. */
+#define DIRECTORY_TRIES 100u
 
 /* --- the directory ---------------------------------------------------------------------- */
 
@@ -117,6 +122,46 @@ static int lock_directory(const struct bkv_dir *dir, bool shared)
                          "open both read-only",
                          dir->path);
     return bkv_error_sys(errno, "cannot lock %s", dir->path);
+}
+
+/* Is the directory that was opened still the one of that name? */
+static int still_there(const struct bkv_dir *dir, const char *path, bool *same)
+{
+    *same = false;
+    int fd = bkv_dir_descriptor(AT_FDCWD, path, 0);
+    if (fd < 0)
+        return errno == ENOENT || errno == ENOTDIR
+                   ? BITKV_OK
+                   : bkv_error_sys(errno, "cannot open directory %s", path);
+    struct stat now;
+    struct stat opened;
+    int rc = BITKV_OK;
+    if (bkv_io->fstat(fd, &now) != 0 || bkv_io->fstat(dir->fd, &opened) != 0)
+        rc = bkv_error_sys(errno, "cannot stat directory %s", path);
+    else
+        *same = now.st_dev == opened.st_dev && now.st_ino == opened.st_ino;
+    (void)bkv_io->close(fd);
+    return rc;
+}
+
+/* Between opening and locking, another directory may have taken this one's
+ * place (bitkv_repartition(), bitkv_backup()), and this one be on its way out:
+ * who has the lock and finds the name unchanged has the right one. */
+static int open_locked(struct bkv_dir *dir, const char *path, const bitkv_options *options,
+                       bool shared)
+{
+    for (unsigned i = 0; i < DIRECTORY_TRIES; i++) {
+        bool same = false;
+        int rc = open_directory(dir, path, options);
+        if (rc == BITKV_OK)
+            rc = lock_directory(dir, shared);
+        if (rc == BITKV_OK)
+            rc = still_there(dir, path, &same);
+        if (rc != BITKV_OK || same)
+            return rc;
+        close_directory(dir);
+    }
+    return bkv_error(BITKV_ERR_LOCKED, "%s is replaced by another directory again and again", path);
 }
 
 /* --- the database in it -------------------------------------------------------------------- */
@@ -287,12 +332,22 @@ static int guard_sigbus(struct bitkv *db)
     return rc;
 }
 
+/* A backup that is written to is a database of its own from here on: no later
+ * backup may take its place (log/marker.h). */
+static int leave_backup(struct bkv_dir *dir)
+{
+    if (bkv_io->unlinkat(dir->fd, BKV_BACKUP_NAME) == 0)
+        return bkv_dir_sync(dir, NULL);
+    return errno == ENOENT ? BITKV_OK
+                           : bkv_error_sys(errno, "cannot remove %s/" BKV_BACKUP_NAME, dir->path);
+}
+
 static int open_in(struct bitkv *db)
 {
     struct bkv_store *store = &db->store;
-    int rc = lock_directory(&store->dir, store->options.read_only);
-    if (rc == BITKV_OK)
-        rc = read_or_create(&store->dir, &store->options, &store->manifest);
+    int rc = read_or_create(&store->dir, &store->options, &store->manifest);
+    if (rc == BITKV_OK && !store->options.read_only)
+        rc = leave_backup(&store->dir);
     if (rc == BITKV_OK)
         rc = bkv_io_mode_choose(&store->dir, store->options.io_mode, &store->mapped,
                                 db->io_mode_reason, sizeof db->io_mode_reason);
@@ -324,6 +379,11 @@ static void release(struct bitkv *db)
 
 int bitkv_open(bitkv **out, const char *directory, const bitkv_options *options)
 {
+    return bkv_open_with(out, directory, options, false);
+}
+
+int bkv_open_with(bitkv **out, const char *directory, const bitkv_options *options, bool exclusive)
+{
     if (out == NULL)
         return bkv_error(BITKV_ERR_INVALID, "bitkv_open: no place for the handle");
     *out = NULL;
@@ -345,7 +405,7 @@ int bitkv_open(bitkv **out, const char *directory, const bitkv_options *options)
     if (db->fork_generation == 0)
         rc = BITKV_ERR_NO_MEMORY;
     if (rc == BITKV_OK)
-        rc = open_directory(&db->store.dir, directory, &checked);
+        rc = open_locked(&db->store.dir, directory, &checked, checked.read_only && !exclusive);
     if (rc == BITKV_OK)
         rc = open_in(db);
     if (rc != BITKV_OK) {

@@ -52,6 +52,15 @@ static bool parse_numbered(const char *name, const char *prefix, const char *suf
     return strcmp(p, suffix) == 0;
 }
 
+bool bkv_name_parse_partition(const char *name, uint32_t *partition)
+{
+    uint64_t number = 0;
+    if (strcmp(name, "partition_0") != 0 && !parse_numbered(name, "partition_", "", &number))
+        return false;
+    *partition = (uint32_t)number;
+    return number < BITKV_PARTITIONS_MAX;
+}
+
 enum bkv_file_kind bkv_name_parse(const char *name, uint64_t *id)
 {
     if (parse_numbered(name, "data_", ".db", id))

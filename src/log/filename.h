@@ -25,6 +25,9 @@ void bkv_name_checkpoint(char name[BKV_NAME_SIZE], uint32_t partition);
 /* Space that is kept for compaction. */
 void bkv_name_reserve(char name[BKV_NAME_SIZE], uint32_t partition);
 
+/* Is that a partition's folder, exactly as bkv_name_partition() spells it? */
+bool bkv_name_parse_partition(const char *name, uint32_t *partition);
+
 /* Kind of an entry of a partition's directory; `id` for DATA and HINT. Only
  * the exact spelling counts: no sign, no leading zero. */
 enum bkv_file_kind bkv_name_parse(const char *name, uint64_t *id);

@@ -117,6 +117,10 @@ int bkv_partition_look(struct bkv_partition *partition, struct bkv_epoch_slot *s
 int bkv_partition_put(struct bkv_partition *partition, const struct bkv_hash *hash, const void *key,
                       size_t key_size, const void *value, size_t value_size,
                       bitkv_durability durability, uint64_t *unsynced);
+/* A record of another database, with its own deadline. */
+int bkv_partition_put_until(struct bkv_partition *partition, const struct bkv_hash *hash,
+                            const bitkv_record *record, uint64_t deadline,
+                            bitkv_durability durability);
 int bkv_partition_del(struct bkv_partition *partition, const struct bkv_hash *hash, const void *key,
                       size_t key_size, bitkv_durability durability, uint64_t *unsynced);
 int bkv_partition_sync(struct bkv_partition *partition);
@@ -125,6 +129,15 @@ struct bkv_scan_failure {
     int code; /* BITKV_OK: none */
     char context[BKV_ERROR_CONTEXT_SIZE];
 };
+/* What a scan's callback is given in truth. */
+struct bkv_shown {
+    bitkv_record record;
+    uint64_t deadline; /* milliseconds since 1970; UINT64_MAX: it never expires */
+};
+static inline uint64_t bkv_shown_deadline(const bitkv_record *record)
+{
+    return ((const struct bkv_shown *)record)->deadline;
+}
 /* Returns what the callback did, or what kept the scan from going on; records
  * that could not be read are in `failure`, and the others are visited. */
 int bkv_partition_scan(struct bkv_partition *partition, unsigned flags, bitkv_scan_cb scan_cb,

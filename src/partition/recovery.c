@@ -405,7 +405,9 @@ static int trim_file(struct bkv_recover *r, struct bkv_found *f)
     char name[BKV_NAME_SIZE];
     bkv_name_data(name, p->index, f->id);
     struct bkv_file file;
-    int rc = bkv_file_open(&file, &p->store->dir, name, O_RDWR);
+    int rc = bkv_segment_own(p, f->id, size);
+    if (rc == BITKV_OK)
+        rc = bkv_file_open(&file, &p->store->dir, name, O_RDWR);
     if (rc != BITKV_OK)
         return rc == BITKV_NOT_FOUND ? BITKV_ERR_IO : rc;
     rc = bkv_file_truncate(&file, size);
@@ -527,7 +529,9 @@ static int set_phases(struct bkv_recover *r)
             arm_sync(r, f);
     }
     if (can_resume(p, last)) {
-        int rc = bkv_tail_resume(p, last->segment);
+        int rc = bkv_segment_own(p, last->id, atomic_load(&last->segment->size));
+        if (rc == BITKV_OK)
+            rc = bkv_tail_resume(p, last->segment);
         if (rc != BITKV_OK)
             return rc;
     }

@@ -124,7 +124,8 @@ static int visit(struct scan *scan, const struct bkv_keydir_entry *entry,
     }
     if (gone)
         return BITKV_OK;
-    bitkv_record shown = {
+    struct bkv_shown shown = {.deadline = bkv_record_deadline(bytes)};
+    shown.record = (bitkv_record){
         .key = bkv_record_key(bytes),
         .key_size = record.key_size,
         .value_size = record.value_size,
@@ -132,8 +133,8 @@ static int visit(struct scan *scan, const struct bkv_keydir_entry *entry,
         .partition = scan->p->index,
     };
     if (!keys)
-        shown.value = bkv_record_value(bytes, &record);
-    return scan->scan_cb(scan->user, &shown);
+        shown.record.value = bkv_record_value(bytes, &record);
+    return scan->scan_cb(scan->user, &shown.record);
 }
 
 static int by_location(const void *a, const void *b)

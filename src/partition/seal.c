@@ -90,7 +90,12 @@ static int write_hint(struct bkv_partition *p, struct bkv_segment *segment,
 static int trim(struct bkv_segment *segment, const struct bkv_file *file)
 {
     uint64_t size = atomic_load(&segment->size);
-    int rc = bkv_file_truncate(file, size);
+    uint64_t file_size = 0;
+    int rc = bkv_file_size(file, &file_size);
+    /* What recovery found is trimmed already, and perhaps shared with a backup:
+     * not even its times are touched. */
+    if (rc == BITKV_OK && file_size != size)
+        rc = bkv_file_truncate(file, size);
     if (rc == BITKV_OK)
         atomic_store(&segment->disk_bytes, size);
     return rc;

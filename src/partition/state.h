@@ -435,6 +435,13 @@ void bkv_worker_yield(struct bkv_partition *p, uint64_t *slice_begun_ns);
  * SIGBUS is: the guard needs it. */
 void bkv_thread_signals(sigset_t *blocked);
 
+/* --- own.c --------------------------------------------------------------------------------------
+ */
+
+/* Before the file of a segment is changed: if backups share it, a copy of its
+ * first `size` bytes takes its place. */
+int bkv_segment_own(struct bkv_partition *p, uint64_t id, uint64_t size);
+
 /* --- recovery.c ---------------------------------------------------------------------------- */
 
 /* Reads the log, changes no file; *r is for the second step, and NULL on failure. */

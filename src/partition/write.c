@@ -477,17 +477,33 @@ int bkv_partition_put(struct bkv_partition *p, const struct bkv_hash *hash, cons
                       size_t key_size, const void *value, size_t value_size,
                       bitkv_durability durability, uint64_t *unsynced)
 {
+    uint64_t deadline = UINT64_MAX;
+    if (BKV_UNLIKELY(p->store->options.default_ttl_ms != 0))
+        deadline = bkv_store_now_ms(p->store) + p->store->options.default_ttl_ms;
     struct bkv_write write = {
         .key = key,
         .key_size = key_size,
         .value = value,
         .value_size = value_size,
-        .deadline = UINT64_MAX,
+        .deadline = deadline,
+        .durability = durability,
+        .unsynced = unsynced,
+    };
+    return write_as(p, hash, BKV_RECORD_PUT, &write, NULL);
+}
+
+int bkv_partition_put_until(struct bkv_partition *p, const struct bkv_hash *hash,
+                            const bitkv_record *record, uint64_t deadline,
+                            bitkv_durability durability)
+{
+    struct bkv_write write = {
+        .key = record->key,
+        .key_size = record->key_size,
+        .value = record->value,
+        .value_size = record->value_size,
+        .deadline = deadline,
         .durability = durability,
     };
-    write.unsynced = unsynced;
-    if (BKV_UNLIKELY(p->store->options.default_ttl_ms != 0))
-        write.deadline = bkv_store_now_ms(p->store) + p->store->options.default_ttl_ms;
     return write_as(p, hash, BKV_RECORD_PUT, &write, NULL);
 }
 

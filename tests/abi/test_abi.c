@@ -68,6 +68,44 @@ OFFSET(bitkv_options, compact_until_minute, 124);
 OFFSET(bitkv_options, default_ttl_ms, 128);
 OFFSET(bitkv_options, reserved, 136);
 
+SIZE(bitkv_backup_report, 80);
+OFFSET(bitkv_backup_report, files_linked, 0);
+OFFSET(bitkv_backup_report, files_copied, 8);
+OFFSET(bitkv_backup_report, bytes_linked, 16);
+OFFSET(bitkv_backup_report, bytes_copied, 24);
+OFFSET(bitkv_backup_report, damaged_bytes, 32);
+OFFSET(bitkv_backup_report, duration_ns, 40);
+
+SIZE(bitkv_backup_options, 72);
+OFFSET(bitkv_backup_options, struct_size, 0);
+OFFSET(bitkv_backup_options, no_links, 8);
+OFFSET(bitkv_backup_options, verify, 9);
+OFFSET(bitkv_backup_options, accept_damage, 10);
+OFFSET(bitkv_backup_options, progress, 16);
+OFFSET(bitkv_backup_options, user, 24);
+OFFSET(bitkv_backup_options, report, 32);
+
+SIZE(bitkv_repartition_options, 72);
+OFFSET(bitkv_repartition_options, struct_size, 0);
+OFFSET(bitkv_repartition_options, max_file_size, 8);
+OFFSET(bitkv_repartition_options, io_mode, 16);
+OFFSET(bitkv_repartition_options, progress, 24);
+OFFSET(bitkv_repartition_options, user, 32);
+
+SIZE(bitkv_segment_info, 56);
+OFFSET(bitkv_segment_info, partition, 0);
+OFFSET(bitkv_segment_info, phase, 4);
+OFFSET(bitkv_segment_info, id, 8);
+OFFSET(bitkv_segment_info, bytes, 16);
+OFFSET(bitkv_segment_info, live_bytes, 24);
+OFFSET(bitkv_segment_info, dead_bytes, 32);
+OFFSET(bitkv_segment_info, disk_bytes, 40);
+OFFSET(bitkv_segment_info, hint_bytes, 48);
+
+VALUE(BITKV_SEGMENT_ACTIVE, 0);
+VALUE(BITKV_SEGMENT_SEALED, 1);
+VALUE(BITKV_SEGMENT_FINISHED, 2);
+
 SIZE(bitkv_view, 24);
 OFFSET(bitkv_view, data, 0);
 OFFSET(bitkv_view, size, 8);
