@@ -23,7 +23,7 @@
  * record may have expired.
  *
  * Failure modes: a step of 1 fails: nothing has changed. pwrite fails in 2:
- * the tail does not move, the next record overwrites what was written. The
+ * the tail does not move, and what was written is made zeros again. The
  * mapping faults in 2: the partition refuses writes from then on.
  */
 #include "partition/state.h"
@@ -146,6 +146,21 @@ static int append_mapped(struct bkv_partition *p, const struct draft *d)
     return BITKV_OK;
 }
 
+/* A write that failed may have left a part of the record behind the tail. Should
+ * the log go on in another segment and the process die, an opening would take
+ * those bytes for the end of the log, so they go. Where there was no space for
+ * more, what was written can be written again. */
+static void erase_part(struct bkv_partition *p, uint8_t *bytes, uint64_t size)
+{
+    char context[BKV_ERROR_CONTEXT_SIZE];
+    memcpy(context, bitkv_error_context(), strlen(bitkv_error_context()) + 1);
+    memset(bytes, 0, size);
+    int rc = bkv_file_write(&p->tail.mapping->file, bytes, size, p->tail.offset);
+    if (rc != BITKV_OK && rc != BITKV_ERR_NO_SPACE)
+        atomic_store(&p->failed, BITKV_ERR_IO);
+    bkv_error_context_set(context);
+}
+
 static int append_written(struct bkv_partition *p, const struct draft *d)
 {
     struct bkv_tail *tail = &p->tail;
@@ -159,6 +174,8 @@ static int append_written(struct bkv_partition *p, const struct draft *d)
     }
     bkv_record_finish(bytes, d->crc, p->next_sequence, tail->segment->seed, tail->offset);
     int rc = bkv_file_write(&tail->mapping->file, bytes, d->size, tail->offset);
+    if (BKV_UNLIKELY(rc != BITKV_OK))
+        erase_part(p, bytes, d->size);
     if (bytes != d->bytes)
         bkv_mfree(bytes);
     return rc;

@@ -146,6 +146,63 @@ static void a_synced_write_in_a_new_segment_survives_the_mark_before_it(void **s
     }
 }
 
+/* --- a write that fails half-way ------------------------------------------------- */
+
+static bool half_next;
+
+static ssize_t half_pwrite(int fd, const void *data, size_t size, off_t offset)
+{
+    if (!half_next)
+        return bkv_io_kernel.pwrite(fd, data, size, offset);
+    if (size < 8192) { /* the rest of the piece: no more today */
+        half_next = false;
+        errno = EIO;
+        return -1;
+    }
+    return bkv_io_kernel.pwrite(fd, data, 8192, offset);
+}
+
+/* Half a record stayed behind the log's end; the log went on in the next
+ * segment, the process died, and the opening took the half for the end. */
+static int fail_half_way_and_die(void)
+{
+    struct bkv_io_ops ops = bkv_io_kernel;
+    ops.pwrite = half_pwrite;
+    bkv_io = &ops;
+    bitkv_options o = one_partition(64 << 10);
+    o.io_mode = BITKV_IO_PWRITE;
+    o.auto_compact = false;
+    bitkv *db;
+    int rc = bitkv_open(&db, path, &o);
+    if (rc == BITKV_OK)
+        rc = bitkv_put(db, "a", 1, value, 20000);
+    half_next = true;
+    if (rc == BITKV_OK && bitkv_put(db, "b", 1, value, 30000) != BITKV_ERR_IO)
+        rc = BITKV_ERR_INVALID;
+    half_next = false;
+    if (rc == BITKV_OK)
+        rc = bitkv_put(db, "c", 1, value, 50000);
+    return rc;
+}
+
+static void half_a_record_is_not_taken_for_the_logs_end(void **state)
+{
+    (void)state;
+    (void)fflush(NULL);
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0)
+        _exit(-fail_half_way_and_die());
+    assert_int_equal(wait_child(child), 0);
+    bitkv_options o = one_partition(64 << 10);
+    bitkv *db;
+    ok(bitkv_open(&db, path, &o));
+    has(db, "a", 20000);
+    has(db, "c", 50000);
+    fails(BITKV_NOT_FOUND, bitkv_exists(db, "b", 1));
+    ok(bitkv_close(db));
+}
+
 /* --- files that are older than the others ----------------------------------------- */
 
 static void put_and_die(uint64_t max_file_size, const char *keys, size_t size)
@@ -351,6 +408,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(a_synced_write_in_a_new_segment_survives_the_mark_before_it),
+        TEST(half_a_record_is_not_taken_for_the_logs_end),
         TEST(a_checkpoint_that_was_refused_does_not_come_back),
         TEST(a_hint_that_was_refused_does_not_come_back),
         TEST(an_absurd_file_name_does_not_hide_what_is_written_next),
