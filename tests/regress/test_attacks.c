@@ -166,9 +166,9 @@ static ssize_t half_pwrite(int fd, const void *data, size_t size, off_t offset)
  * segment, the process died, and the opening took the half for the end. */
 static int fail_half_way_and_die(void)
 {
-    struct bkv_io_ops ops = bkv_io_kernel;
-    ops.pwrite = half_pwrite;
-    bkv_io = &ops;
+    struct bkv_io_ops faulty = bkv_io_kernel;
+    faulty.pwrite = half_pwrite;
+    bkv_io = &faulty;
     bitkv_options o = one_partition(64 << 10);
     o.io_mode = BITKV_IO_PWRITE;
     o.auto_compact = false;
