@@ -24,7 +24,7 @@
 #include "partition/state.h"
 
 /* Share of the threshold at which compaction begins. */
-#define BKV_COMPACT_BEGIN 0.92
+#define BKV_COMPACT_BEGIN 0.98
 
 /* Most inputs of one run. */
 #define BKV_RUN_MAX 64u

@@ -8,6 +8,9 @@
  * owed, writers get no new space, or they would take it all and there would be
  * no second run.
  *
+ * Only where the file system has little space left: it costs nothing on a roomy
+ * disk.
+ *
  * Its name ends in .tmp: what a crash leaves of it is removed at the next
  * opening, like any interrupted work.
  *
@@ -17,12 +20,16 @@
 #include "partition/compact.h"
 
 #include "base/error.h"
+#include "io/io.h"
 #include "log/filename.h"
 
 #include <fcntl.h>
 
 /* Full segments from which on it is worth its space. */
 #define SEGMENTS_MIN 3u
+
+/* Free space, in segments, with which none is needed yet. */
+#define ROOMY_SEGMENTS 32u
 
 /* Of a segment. */
 #define SIZE_EIGHTHS 6u
@@ -36,9 +43,18 @@ static bool has_some_segments(const struct bkv_partition *p)
     return count == SEGMENTS_MIN;
 }
 
+static bool is_roomy(const struct bkv_partition *p)
+{
+    struct statfs status;
+    if (bkv_io->fstatfs(p->store->dir.fd, &status) != 0)
+        return false;
+    return (uint64_t)status.f_bavail * (uint64_t)status.f_bsize >
+           ROOMY_SEGMENTS * p->store->options.max_file_size;
+}
+
 void bkv_reserve_prepare(struct bkv_partition *p)
 {
-    if (atomic_load(&p->reserve_bytes) != 0 || !has_some_segments(p))
+    if (atomic_load(&p->reserve_bytes) != 0 || !has_some_segments(p) || is_roomy(p))
         return;
     char name[BKV_NAME_SIZE];
     struct bkv_file file;

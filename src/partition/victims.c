@@ -8,11 +8,18 @@
  * files that have become small and many.
  *
  * What is taken is what frees most for what has to be copied, weighted with the
- * age of the data: benefit / cost = garbage x age / (used + kept) (Rosenblum and
- * Ousterhout, 1992). With uniform overwrites that is the oldest segment, at some
- * 20 % alive when half of the disk is dead. From there the run is extended to
- * neighbours that are worth it themselves, or tiny, as long as the output stays
- * one segment.
+ * age of the data, as old data is what will not die by itself (after the cost and
+ * benefit of Rosenblum and Ousterhout, 1992):
+ *
+ *     garbage x sqrt(age) / (kept + 2 % of a segment)
+ *
+ * With uniform overwrites that is mostly the oldest segment, at some 25 % alive
+ * when half of the disk is dead. Simulated with ten segments of live data: write
+ * amplification 1.28 for uniform and 1.36 for Zipf-distributed keys at a disk of
+ * twice the live data; without the age 1.28 and 1.42, with linear age as there
+ * 1.31 and 1.38. The run is then extended to neighbours that are nearly empty or
+ * tiny, as long as the output stays one segment; to take others along, too, makes
+ * fewer files and costs 0.05 more.
  *
  * Garbage is what an output would not have: dead bytes, expired ones as far as
  * the hint's summary tells (as if deadlines were spread evenly between the first
@@ -179,10 +186,16 @@ static void fill_run(const struct survey *survey, size_t first, size_t last, str
     }
 }
 
+/* The share of garbage from which on a segment is cheap to take at any time. */
+static double nearly_empty(const struct survey *survey)
+{
+    return 1.0 - (1.0 - survey->threshold) * 0.4;
+}
+
 static bool worth_extending(const struct survey *survey, const struct gauge *gauge)
 {
     return is_tiny(survey, gauge) ||
-           (double)gauge->garbage >= survey->threshold * (double)gauge->used;
+           (double)gauge->garbage >= nearly_empty(survey) * (double)gauge->used;
 }
 
 static void extend(const struct survey *survey, size_t seed, struct bkv_run *run)
@@ -218,10 +231,20 @@ static void extend(const struct survey *survey, size_t seed, struct bkv_run *run
 
 /* --- what is worth most ---------------------------------------------------------- */
 
+/* Near enough, and without the mathematical library. */
+static double square_root(double x)
+{
+    double root = x > 1.0 ? x : 1.0;
+    for (double better = (root + x / root) / 2; better < root; better = (root + x / root) / 2)
+        root = better;
+    return root;
+}
+
 static double score(const struct survey *survey, const struct gauge *gauge)
 {
     double age = (double)(survey->next_sequence - gauge->segment->last_sequence);
-    return (double)gauge->garbage * age / (double)(gauge->used + gauge->keep + 4096);
+    double cost = (double)gauge->keep + 0.02 * (double)survey->segment_bytes;
+    return (double)gauge->garbage * square_root(age) / cost;
 }
 
 /* The best seed among those with at least `share` garbage; count if there is none. */
@@ -267,10 +290,8 @@ static bool merge_small(const struct survey *survey, struct bkv_run *run)
 
 static bool choose(const struct survey *survey, const struct bkv_look *look, struct bkv_run *run)
 {
-    /* Nearly nothing is left of it: cheap at any time. */
-    double nearly = 1.0 - (1.0 - survey->threshold) * 0.4;
     bool due = bkv_look_share(look) >= survey->threshold * BKV_COMPACT_BEGIN;
-    double share = due ? survey->threshold / 2 : nearly;
+    double share = due ? survey->threshold / 2 : nearly_empty(survey);
     size_t seed = best_seed(survey, survey->out_of_space ? OUT_OF_SPACE_SHARE : share);
     if (seed < survey->count) {
         extend(survey, seed, run);
