@@ -231,12 +231,12 @@ static uint64_t seal_tail(struct bkv_partition *p)
     return end;
 }
 
-/* Until the worker has finished what is sealed. */
-static int wait_for_seal(struct bkv_partition *p, const struct bkv_pace *pace)
+/* Until the worker has finished what was sealed before `end`. */
+static int wait_for_seal(struct bkv_partition *p, uint64_t end, const struct bkv_pace *pace)
 {
     for (;;) {
         bkv_lock(&p->lock);
-        bool any = p->sealed_first != NULL;
+        bool any = p->sealed_first != NULL && p->sealed_first->base_sequence < end;
         bkv_unlock(&p->lock);
         if (!any)
             return BITKV_OK;
@@ -274,7 +274,7 @@ int bkv_partition_compact(struct bkv_partition *p, int (*slice)(void *user, uint
 {
     struct bkv_pace pace = {.slice = slice, .user = user, .thorough = true};
     uint64_t end = seal_tail(p);
-    int rc = wait_for_seal(p, &pace);
+    int rc = wait_for_seal(p, end, &pace);
     uint64_t after = 0;
     bool found = true;
     while (rc == BITKV_OK && found)
