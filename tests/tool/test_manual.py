@@ -37,7 +37,7 @@ class Manual(ToolCase):
         header = read("include", "bitkv.h")
         page = read("man", "bitkv.3")
         functions = set(re.findall(r"BITKV_API [\w ]+?\*?(bitkv_\w+)\(", header))
-        functions -= {"bitkv_options_init_sized", "bitkv_cq_options_init_sized"}
+        functions = {name for name in functions if not name.endswith("_init_sized")}
         for name in functions:
             self.assertIn(f"\n.Fn {name} ", page)
         for structure in ("bitkv_options", "bitkv_statistics", "bitkv_op", "bitkv_completion"):
