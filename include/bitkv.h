@@ -94,7 +94,8 @@ extern "C" {
     X(ERR_LIMIT, -17, "a limit of the store is reached")                                           \
     X(ERR_EXISTS, -18, "database exists already")                                                  \
     X(ERR_CANCELED, -19, "operation was canceled")                                                 \
-    X(ERR_QUEUE_FULL, -20, "completion queue is full")
+    X(ERR_QUEUE_FULL, -20, "completion queue is full")                                             \
+    X(ERR_CONFLICT, -21, "the condition of a write does not hold")
 
 typedef enum bitkv_error {
 #define BITKV_ERROR_ENUM_(name, value, text) BITKV_##name = (value),
@@ -146,6 +147,14 @@ typedef enum bitkv_durability {
     /** Synced before the call returns; writers that wait share one sync. */
     BITKV_DURABILITY_SYNC = 3,
 } bitkv_durability;
+
+/** Time to live that is none: the key never expires. */
+#define BITKV_TTL_NONE UINT64_MAX
+/** The key keeps the deadline that it has; none, if it is absent. */
+#define BITKV_TTL_KEEP (UINT64_MAX - 1u)
+/** Longest time to live in milliseconds; more, but for the two above, is
+ *  ::BITKV_ERR_INVALID. */
+#define BITKV_TTL_MAX (UINT64_C(1) << 62)
 
 /** How segments are written and read. */
 typedef enum bitkv_io_mode {
@@ -308,7 +317,15 @@ typedef struct bitkv_options {
     uint32_t compact_from_minute;
     uint32_t compact_until_minute;
 
-    uint64_t reserved[5];
+    /* --- expiry ------------------------------------------------------ */
+
+    /** Time to live in milliseconds of what is put without one: by bitkv_put(),
+     *  bitkv_put_with(), completion queues, and where a call's own is 0. At most
+     *  BITKV_TTL_MAX. Default 0, as BITKV_TTL_NONE: it never expires. Keys that
+     *  are there keep what they have. */
+    uint64_t default_ttl_ms;
+
+    uint64_t reserved[4];
 } bitkv_options;
 
 /**
@@ -358,8 +375,8 @@ BITKV_API int bitkv_open(bitkv **db, const char *directory, const bitkv_options 
  * @return BITKV_OK, or the first error of the final sync and checkpoint: the
  *         database is closed and the handle gone all the same, and the next
  *         opening recovers. Only two errors leave it open: BITKV_ERR_INVALID
- *         from inside of a bitkv_scan() callback on it, which would wait for
- *         itself, and BITKV_ERR_FORKED in a forked child, which must not use
+ *         from inside of a bitkv_scan() or bitkv_update() callback on it, which
+ *         would wait for itself, and BITKV_ERR_FORKED in a forked child, which must not use
  *         the handle
  */
 BITKV_API int bitkv_close(bitkv *db);
@@ -475,8 +492,9 @@ BITKV_API void bitkv_free(void *value);
 
 /**
  * Delete a key.
- * @return BITKV_OK; BITKV_NOT_FOUND if there is none (nothing is written);
- *         else as bitkv_put()
+ * @return BITKV_OK; BITKV_NOT_FOUND if there is none: nothing is written, but
+ *         the tombstone of one that has expired, so that no clock that is set
+ *         back can return it; else as bitkv_put()
  */
 BITKV_API int bitkv_del(bitkv *db, const void *key, size_t key_size);
 
@@ -485,7 +503,8 @@ BITKV_API int bitkv_del_with(bitkv *db, const void *key, size_t key_size,
                              bitkv_durability durability);
 
 /**
- * Tell whether a key is there. The key is compared, the value not read.
+ * Tell whether a key is there. The key is compared, the value not read, unless
+ * the key has expired: that is believed only of a record that verifies.
  * @return BITKV_OK if it is; BITKV_NOT_FOUND; or an error as bitkv_get()
  */
 BITKV_API int bitkv_exists(bitkv *db, const void *key, size_t key_size);
@@ -496,6 +515,251 @@ BITKV_API int bitkv_exists(bitkv *db, const void *key, size_t key_size);
  * @return BITKV_OK or BITKV_ERR_SYNC_FAILED, or the reason it could not run
  */
 BITKV_API int bitkv_sync(bitkv *db);
+
+/* ------------------------------------------------------------------ */
+/* Expiry                                                              */
+/* ------------------------------------------------------------------ */
+/*
+ * A key that was put with a time to live has a deadline: the moment of the put
+ * plus that time. From the deadline on, to the millisecond, every call takes the
+ * key for absent; there is nothing to be waited for or swept.
+ *
+ * The clock is the system's wall clock as it was when the database was opened,
+ * and goes on with the time since boot, sleep included. So stepping the wall
+ * clock while the database is open neither expires nor returns anything; the
+ * next opening goes by the new time. docs/durability.md has more of it.
+ *
+ * `keys` and `live_bytes` of the statistics count expired keys until compaction
+ * has removed them.
+ */
+
+/** What is known of a key without its value. */
+typedef struct bitkv_key_info {
+    size_t struct_size;    /**< in: set it with bitkv_key_info_init() */
+    uint64_t version;      /**< of the value: grows with every write of the key */
+    uint64_t value_size;   /**< in bytes */
+    uint64_t remaining_ms; /**< until it expires; UINT64_MAX: never */
+    uint64_t deadline_ms;  /**< when it expires, in milliseconds since 1970; UINT64_MAX: never */
+} bitkv_key_info;
+
+#define bitkv_key_info_init(info) ((void)((info)->struct_size = sizeof(bitkv_key_info)))
+
+/**
+ * Tell the version, size and deadline of a key. Counts as a read. The record is
+ * verified, so that it costs what reading the value in place does.
+ * @param info receives them; struct_size must be set
+ * @return as bitkv_get()
+ */
+BITKV_API int bitkv_info(bitkv *db, const void *key, size_t key_size, bitkv_key_info *info);
+
+/**
+ * Give a key another time to live: its value is written anew, atomically, with
+ * another deadline and a new version, at the options' durability.
+ * @param ttl_ms from now on, in milliseconds; 0: as the option default_ttl_ms;
+ *               BITKV_TTL_NONE: never expires
+ * @return BITKV_OK; BITKV_NOT_FOUND; else as bitkv_get() and bitkv_put()
+ */
+BITKV_API int bitkv_touch(bitkv *db, const void *key, size_t key_size, uint64_t ttl_ms);
+
+/* ------------------------------------------------------------------ */
+/* Conditional writes                                                  */
+/* ------------------------------------------------------------------ */
+/*
+ * Each of these calls is atomic: between what it finds and what it writes,
+ * nobody else has written the key, by whatever call.
+ *
+ * They take no lock while they look, and look again if the key was written
+ * meanwhile. So of the writers that meet at a key one gets on, and none waits
+ * for one that was suspended; a single one may have to try any number of times.
+ *
+ * A *version* is the sequence number of the write that a value is of. In an open
+ * database, and over openings of it that lose nothing, no two writes of a key
+ * have the same. (A power cut that takes unsynced writes takes their numbers,
+ * too, and they are given to others.)
+ */
+
+/** What must be so for a write to be made. */
+typedef enum bitkv_condition {
+    BITKV_ALWAYS = 0,
+    BITKV_IF_ABSENT = 1,  /**< else BITKV_ERR_CONFLICT */
+    BITKV_IF_PRESENT = 2, /**< else BITKV_NOT_FOUND */
+    /** The key has this version; else BITKV_ERR_CONFLICT if it has another,
+     *  BITKV_NOT_FOUND if it is absent. */
+    BITKV_IF_VERSION = 3,
+} bitkv_condition;
+
+/** Options of bitkv_put_if(). Fill with bitkv_put_options_init(). */
+typedef struct bitkv_put_options {
+    size_t struct_size;          /**< set by _init */
+    bitkv_durability durability; /**< default BITKV_DURABILITY_DEFAULT */
+    bitkv_condition condition;   /**< default BITKV_ALWAYS */
+    /** Time to live in milliseconds. Default 0: as the option default_ttl_ms.
+     *  Or BITKV_TTL_NONE, BITKV_TTL_KEEP. */
+    uint64_t ttl_ms;
+    uint64_t version; /**< of BITKV_IF_VERSION */
+    uint64_t reserved[4];
+} bitkv_put_options;
+
+#define bitkv_put_options_init(options)                                                            \
+    bitkv_put_options_init_sized((options), sizeof(bitkv_put_options))
+/** What bitkv_put_options_init() calls. @param struct_size sizeof(bitkv_put_options) */
+BITKV_API void bitkv_put_options_init_sized(bitkv_put_options *options, size_t struct_size);
+
+/**
+ * Store a value if a condition holds, with a time to live of its own.
+ *
+ * @param options NULL for the defaults, with which this is bitkv_put()
+ * @param version receives that of the value, if BITKV_OK; may be NULL
+ * @return as bitkv_put(); if the condition does not hold, as there is said, and
+ *         nothing is written; BITKV_ERR_CORRUPT or BITKV_ERR_IO if that cannot
+ *         be told, because the present record is damaged: bitkv_put() and
+ *         bitkv_del() need no look at it. A condition that does not hold is not
+ *         counted as an error by the statistics
+ */
+BITKV_API int bitkv_put_if(bitkv *db, const void *key, size_t key_size, const void *value,
+                           size_t value_size, const bitkv_put_options *options, uint64_t *version);
+
+/**
+ * Delete a key if it has this version.
+ * @return BITKV_OK; BITKV_NOT_FOUND; BITKV_ERR_CONFLICT if it has another;
+ *         else as bitkv_put_if()
+ */
+BITKV_API int bitkv_del_if(bitkv *db, const void *key, size_t key_size, uint64_t version,
+                           bitkv_durability durability);
+
+/** What the callback of bitkv_update() wants. */
+typedef enum bitkv_update_action {
+    BITKV_UPDATE_LEAVE = 0,  /**< nothing is written */
+    BITKV_UPDATE_PUT = 1,    /**< new_value is stored */
+    BITKV_UPDATE_DELETE = 2, /**< BITKV_NOT_FOUND if there is none */
+} bitkv_update_action;
+
+/** Given to the callback of bitkv_update(), valid during the call. */
+typedef struct bitkv_update_step {
+    bool present;          /**< is the key there? If not, what follows is zero */
+    const void *value;     /**< the present value, a NUL byte behind it */
+    size_t value_size;     /**< in bytes */
+    uint64_t version;      /**< of it */
+    uint64_t remaining_ms; /**< until it expires; UINT64_MAX: never */
+    unsigned attempt;      /**< 0, and one more for each call */
+
+    /* to be set for BITKV_UPDATE_PUT */
+    const void *new_value; /**< the caller's, until bitkv_update() returns; may be `value` */
+    size_t new_value_size; /**< in bytes */
+    uint64_t new_ttl_ms;   /**< as in bitkv_put_options. Is BITKV_TTL_KEEP if the key is there,
+                            *   else 0 */
+} bitkv_update_step;
+
+/**
+ * Decides about one key, for bitkv_update(). Called again, with what is there
+ * then, if another writer came between: it should have no effects of its own. May
+ * call into the database, but not close it; what it writes to the same key is
+ * another writer's.
+ * @return a bitkv_update_action; a negative number ends the update, and is what
+ *         it returns; anything else is BITKV_ERR_INVALID
+ */
+typedef int (*bitkv_update_cb)(void *user, bitkv_update_step *step);
+
+/**
+ * Read, decide and write as one.
+ *
+ * @param update_cb called in this thread, without a lock held
+ * @param user      handed to it
+ * @return BITKV_OK once what it wanted is done; BITKV_NOT_FOUND if it wanted to
+ *         delete what is not there; what it returned, if negative;
+ *         BITKV_ERR_CLOSED if bitkv_close() was called meanwhile; else as
+ *         bitkv_get() and bitkv_put()
+ */
+BITKV_API int bitkv_update(bitkv *db, const void *key, size_t key_size, bitkv_update_cb update_cb,
+                           void *user, bitkv_durability durability);
+
+/**
+ * Add to a counter: a value of 8 bytes, a signed number, little-endian. An absent
+ * key counts as 0 and gets the time to live of the options; one that is there
+ * keeps its deadline. Durability of the options.
+ *
+ * @param delta  to be added; may be negative
+ * @param result receives the sum, if BITKV_OK; may be NULL
+ * @return BITKV_OK; BITKV_ERR_INVALID if the value has not 8 bytes;
+ *         BITKV_ERR_LIMIT if the sum is no int64_t, and nothing is changed;
+ *         else as bitkv_get() and bitkv_put()
+ */
+BITKV_API int bitkv_add(bitkv *db, const void *key, size_t key_size, int64_t delta,
+                        int64_t *result);
+
+/* ------------------------------------------------------------------ */
+/* Batches                                                             */
+/* ------------------------------------------------------------------ */
+
+/**
+ * Puts and deletes that are written together: after a crash of any kind all of
+ * them are there or none, whichever partitions their keys are in.
+ *
+ * A batch belongs to no database and may be written any number of times, to
+ * several. Of entries with one key the last counts. A batch may be used by one
+ * thread at a time; several may write it at once if none changes it.
+ */
+typedef struct bitkv_batch bitkv_batch;
+
+/**
+ * An empty batch.
+ * @param batch receives it, to be destroyed with bitkv_batch_destroy(); NULL on
+ *              failure
+ * @return BITKV_OK; BITKV_ERR_INVALID; BITKV_ERR_NO_MEMORY
+ */
+BITKV_API int bitkv_batch_create(bitkv_batch **batch);
+
+/** Destroy a batch. NULL is ignored. */
+BITKV_API void bitkv_batch_destroy(bitkv_batch *batch);
+
+/**
+ * Add a put. Key and value are copied.
+ * @param key        1 to BITKV_KEY_SIZE_MAX bytes
+ * @param value      may be NULL if value_size is 0
+ * @param value_size 0 to BITKV_VALUE_SIZE_MAX bytes
+ * @return BITKV_OK; BITKV_ERR_INVALID; BITKV_ERR_NO_MEMORY: the batch is as it was
+ */
+BITKV_API int bitkv_batch_put(bitkv_batch *batch, const void *key, size_t key_size,
+                              const void *value, size_t value_size);
+
+/**
+ * bitkv_batch_put() of a value that expires.
+ * @param ttl_ms time to live in milliseconds, from the call of bitkv_write() on
+ *               that writes it; 0: the database's default_ttl_ms, as
+ *               bitkv_batch_put(); BITKV_TTL_NONE; at most BITKV_TTL_MAX
+ */
+BITKV_API int bitkv_batch_put_ttl(bitkv_batch *batch, const void *key, size_t key_size,
+                                  const void *value, size_t value_size, uint64_t ttl_ms);
+
+/** Add a delete. That the key is absent when the batch is written is no error.
+ *  @return as bitkv_batch_put() */
+BITKV_API int bitkv_batch_del(bitkv_batch *batch, const void *key, size_t key_size);
+
+/** Entries that were added, those with one key counted each. 0 for NULL. */
+BITKV_API size_t bitkv_batch_count(const bitkv_batch *batch);
+
+/** Take all entries out; the memory is kept for the next ones. NULL is ignored. */
+BITKV_API void bitkv_batch_clear(bitkv_batch *batch);
+
+/**
+ * Write a batch: all of it, or nothing.
+ *
+ * While it is written, single reads of other threads may find some of its keys
+ * already changed and others not yet, for about a microsecond; of a batch that
+ * fails they find nothing. Writers of the partitions involved wait as long as
+ * the batch is copied.
+ *
+ * @param batch      is left as it is; an empty one is BITKV_OK
+ * @param durability as in bitkv_put_with(). With BITKV_DURABILITY_SYNC all parts
+ *                   are durable when the call returns. With less, a power cut
+ *                   takes the batch as a whole, and with it what was written to
+ *                   its partitions later
+ * @return as bitkv_put(), and BITKV_OK whether deleted keys were there or not;
+ *         BITKV_ERR_LIMIT if the keys of one partition take more than a segment
+ *         (max_file_size, less some bytes); BITKV_ERR_SYNC_FAILED: as in
+ *         bitkv_put(), with the effect of the whole batch in doubt
+ */
+BITKV_API int bitkv_write(bitkv *db, const bitkv_batch *batch, bitkv_durability durability);
 
 /* ------------------------------------------------------------------ */
 /* Snapshots, iteration, scan                                          */
@@ -557,7 +821,7 @@ typedef struct bitkv_record {
     size_t key_size;
     const void *value; /**< NULL with BITKV_SCAN_KEYS */
     size_t value_size;
-    uint64_t sequence;  /**< of the write, ascending within a partition */
+    uint64_t sequence;  /**< of the write, its version; ascending within a partition */
     uint32_t partition; /**< where it lives */
 } bitkv_record;
 
@@ -728,7 +992,7 @@ typedef struct bitkv_statistics {
     /* counters of operations */
     uint64_t puts_total;
     uint64_t gets_total;        /**< every read of a key, found or not */
-    uint64_t gets_miss_total;   /**< of those, absent */
+    uint64_t gets_miss_total;   /**< of those, absent or expired */
     uint64_t deletes_total;     /**< that removed a key */
     uint64_t compactions_total; /**< runs: some segments became one */
     uint64_t syncs_total;       /**< successful syncs of the log */
@@ -737,7 +1001,7 @@ typedef struct bitkv_statistics {
     uint64_t bytes_written;     /**< appended to the log */
 
     /* gauges */
-    uint64_t keys;           /**< live */
+    uint64_t keys;           /**< live, or expired and not yet removed */
     uint64_t live_bytes;     /**< of the data files: records that a get can find */
     uint64_t dead_bytes;     /**< of the data files: overwritten, deleted, tombstones, marks */
     uint64_t disk_bytes;     /**< data, hint and checkpoint files, as allocated */
@@ -780,6 +1044,159 @@ typedef struct bitkv_statistics {
 BITKV_API int bitkv_stats(bitkv *db, uint32_t partition, bitkv_statistics *statistics);
 
 /* ------------------------------------------------------------------ */
+/* Backups and partitions                                              */
+/* ------------------------------------------------------------------ */
+
+/** What a backup did. Its layout never changes. */
+typedef struct bitkv_backup_report {
+    uint64_t files_linked;  /**< data and hint files that the backup shares by hard links */
+    uint64_t files_copied;  /**< that it has of its own */
+    uint64_t bytes_linked;  /**< of data files */
+    uint64_t bytes_copied;  /**< of all files */
+    uint64_t damaged_bytes; /**< that did not verify, with `accept_damage` */
+    uint64_t duration_ns;
+    uint64_t reserved[4];
+} bitkv_backup_report;
+
+/** Options of bitkv_backup(). */
+typedef struct bitkv_backup_options {
+    size_t struct_size; /**< set by bitkv_backup_options_init() */
+    /** Copy every file, link none. Default false: files that are never changed
+     *  again are shared with the database where the file system allows it,
+     *  which takes no room and no time, and protects from mistakes, not from
+     *  the loss of the disk. */
+    bool no_links;
+    /** Read what is linked, too, and verify every record. Default false: of
+     *  linked data, the header, the size and the hint. Copies are always
+     *  verified. */
+    bool verify;
+    /** Back up a database that has damage, with the damage. Default false: that
+     *  is BITKV_ERR_CORRUPT. */
+    bool accept_damage;
+    bitkv_progress_cb progress;  /**< NULL: none */
+    void *user;                  /**< handed to it */
+    bitkv_backup_report *report; /**< receives what was done, on success; NULL: nobody asks */
+    uint64_t reserved[4];
+} bitkv_backup_options;
+
+#define bitkv_backup_options_init(options)                                                         \
+    bitkv_backup_options_init_sized((options), sizeof(bitkv_backup_options))
+/** What bitkv_backup_options_init() calls. @param struct_size sizeof(bitkv_backup_options) */
+BITKV_API void bitkv_backup_options_init_sized(bitkv_backup_options *options, size_t struct_size);
+
+/**
+ * Make a backup, while the database serves: its state at one moment, over all
+ * partitions, with every write that was acknowledged before the call. Writers
+ * are held up for microseconds.
+ *
+ * The backup is a database: bitkv_open() opens it, under the same identity.
+ * Open it read-only, or a copy of it (`cp -r`); opened for writing, it is a
+ * backup no more, and no later backup takes its place.
+ *
+ * It appears under the target's name at once, complete and synced, or not at
+ * all; what is being made is called <target>.partial. An earlier backup of the
+ * same database is replaced at one moment; what it has of the new one's files
+ * is shared with it rather than copied, if the database's own cannot be linked.
+ * What a crash leaves behind, the next backup to that target removes.
+ *
+ * Any thread; one backup to a target at a time. bitkv_close() ends it with
+ * BITKV_ERR_CLOSED.
+ *
+ * @param target_directory not there yet, an empty directory, or an earlier
+ *                         backup of this database that nobody has open; its
+ *                         parent exists, and is outside of the database
+ * @param options          NULL for the defaults
+ * @return BITKV_OK; BITKV_ERR_EXISTS if the target is anything else;
+ *         BITKV_ERR_INVALID if it is inside of the database, or its file system
+ *         cannot replace an earlier backup; BITKV_ERR_LOCKED if it is open or
+ *         being made; BITKV_ERR_CORRUPT if the database is damaged;
+ *         BITKV_ERR_CANCELED; BITKV_ERR_CLOSED; or a system error
+ */
+BITKV_API int bitkv_backup(bitkv *db, const char *target_directory,
+                           const bitkv_backup_options *options);
+
+/** Options of bitkv_repartition(). */
+typedef struct bitkv_repartition_options {
+    size_t struct_size; /**< set by bitkv_repartition_options_init() */
+    /** Of the new database, as in bitkv_options. Default 0: that one's default. */
+    uint64_t max_file_size;
+    bitkv_io_mode io_mode;      /**< of reading and writing. Default BITKV_IO_AUTO */
+    bitkv_progress_cb progress; /**< NULL: none */
+    void *user;                 /**< handed to it */
+    uint64_t reserved[4];
+} bitkv_repartition_options;
+
+#define bitkv_repartition_options_init(options)                                                    \
+    bitkv_repartition_options_init_sized((options), sizeof(bitkv_repartition_options))
+/** What bitkv_repartition_options_init() calls.
+ *  @param struct_size sizeof(bitkv_repartition_options) */
+BITKV_API void bitkv_repartition_options_init_sized(bitkv_repartition_options *options,
+                                                    size_t struct_size);
+
+/**
+ * Give a database another number of partitions. Nobody may have it open.
+ *
+ * Every live record is written to a new database, <directory>.repartition,
+ * which is synced, read again and compared, and then swapped with the old one,
+ * which is removed. Takes as much room again as the live data meanwhile. Until
+ * the swap the old database is not touched; a crash leaves it or the new one
+ * under its name, complete, and what else it leaves the next call removes. (If
+ * only the removal of the old one fails, that is the error, and says so.)
+ *
+ * The new database has an identity of its own: earlier backups are not replaced
+ * by backups of it.
+ *
+ * @param partitions 1 to BITKV_PARTITIONS_MAX
+ * @param options    NULL for the defaults
+ * @return BITKV_OK, also if it has that number already; BITKV_ERR_LOCKED;
+ *         BITKV_ERR_NO_DATABASE; BITKV_ERR_CORRUPT if it has damage;
+ *         BITKV_ERR_EXISTS if there are files in it that are not the library's,
+ *         or <directory>.repartition is none of its leftovers;
+ *         BITKV_ERR_INVALID if the directory cannot be swapped: a mount point,
+ *         or a file system without RENAME_EXCHANGE; BITKV_ERR_CANCELED; or a
+ *         system error
+ */
+BITKV_API int bitkv_repartition(const char *directory, uint32_t partitions,
+                                const bitkv_repartition_options *options);
+
+/** How far a segment's life has come. */
+typedef enum bitkv_segment_phase {
+    BITKV_SEGMENT_ACTIVE = 0,   /**< is written to */
+    BITKV_SEGMENT_SEALED = 1,   /**< full; waits for its sync and its hint */
+    BITKV_SEGMENT_FINISHED = 2, /**< never changes again */
+} bitkv_segment_phase;
+
+/** A data file, as bitkv_segments() shows it; valid during the callback. */
+typedef struct bitkv_segment_info {
+    uint32_t partition;
+    bitkv_segment_phase phase;
+    uint64_t id;         /**< as in the file's name */
+    uint64_t bytes;      /**< used, header included */
+    uint64_t live_bytes; /**< of those: records that a get can find */
+    uint64_t dead_bytes; /**< the rest, but for the header */
+    uint64_t disk_bytes; /**< of the data file, as allocated */
+    uint64_t hint_bytes; /**< of the hint file; 0: it has none */
+} bitkv_segment_info;
+
+/**
+ * Receives a segment of bitkv_segments(). May call into the database.
+ * @return 0 to go on; anything else stops, and is what bitkv_segments() returns
+ */
+typedef int (*bitkv_segment_cb)(void *user, const bitkv_segment_info *info);
+
+/**
+ * List the segments of a partition, or of all, in order of the log: as they were
+ * at one moment of each partition.
+ * @param partition  0 to count - 1, or BITKV_ALL_PARTITIONS
+ * @param segment_cb called in this thread
+ * @param user       handed to it
+ * @return BITKV_OK; what the callback returned; BITKV_ERR_INVALID;
+ *         BITKV_ERR_NO_MEMORY
+ */
+BITKV_API int bitkv_segments(bitkv *db, uint32_t partition, bitkv_segment_cb segment_cb,
+                             void *user);
+
+/* ------------------------------------------------------------------ */
 /* Completion queues: asynchronous operations                          */
 /* ------------------------------------------------------------------ */
 
@@ -796,7 +1213,8 @@ BITKV_API int bitkv_stats(bitkv *db, uint32_t partition, bitkv_statistics *stati
  *
  * Order. The operations of a queue take effect in the order in which they were
  * submitted: a get finds what the puts before it have stored, and nothing of
- * those behind it, however late it completes. Completions come in any order.
+ * those behind it, however late it completes. Whether a key has expired is a
+ * matter of that moment, too. Completions come in any order.
  *
  * Threads. A queue belongs to the thread that created it; another one that
  * uses it gets BITKV_ERR_INVALID. (bitkv_cq_destroy() may follow the end of
@@ -812,8 +1230,8 @@ typedef struct bitkv_cq bitkv_cq;
 
 typedef enum bitkv_op_kind {
     BITKV_OP_GET = 1,
-    BITKV_OP_PUT = 2,
-    BITKV_OP_DEL = 3,
+    BITKV_OP_PUT = 2, /**< with the time to live of the options */
+    BITKV_OP_DEL = 3, /**< may have to look at the record's head, if that could expire */
     BITKV_OP_EXISTS = 4,
     BITKV_OP_SYNC = 5, /**< as bitkv_sync(): has no key */
 } bitkv_op_kind;

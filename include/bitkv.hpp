@@ -71,6 +71,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <thread>
 #include <tuple>
 #include <type_traits>
 #include <utility>
@@ -679,6 +680,50 @@ struct core : std::enable_shared_from_this<core> {
     std::mutex mutex; /* handle: no call on it begins once it is being closed */
     ::bitkv *handle = nullptr;
     std::atomic<bool> closed{false};
+    std::atomic<::bitkv *> open{nullptr}; /* the handle, for calls without the mutex */
+    std::atomic<std::size_t> calls{0};    /* of those: closing waits for them */
+};
+
+/* A call on the handle that takes no queue's way: whoever closes waits for its
+ * end. In this order (count, then look; take away, then look at the count) no
+ * call slips through. */
+class direct_call
+{
+  public:
+    explicit direct_call(core &db) noexcept : db_(db), outer_(innermost_)
+    {
+        db_.calls.fetch_add(1);
+        handle_ = db_.open.load();
+        innermost_ = this;
+    }
+    direct_call(const direct_call &) = delete;
+    direct_call &operator=(const direct_call &) = delete;
+    ~direct_call()
+    {
+        innermost_ = outer_;
+        db_.calls.fetch_sub(1);
+    }
+
+    /* NULL: the database is closed. */
+    ::bitkv *handle() const noexcept
+    {
+        return handle_;
+    }
+    /* Is this thread inside of one, in a function that it was given? */
+    static bool inside(const core &db) noexcept
+    {
+        const direct_call *call = innermost_;
+        while (call != nullptr && &call->db_ != &db)
+            call = call->outer_;
+        return call != nullptr;
+    }
+
+  private:
+    static inline thread_local const direct_call *innermost_ = nullptr;
+
+    core &db_;
+    const direct_call *outer_;
+    ::bitkv *handle_;
 };
 
 /* A database's queue in a thread. */
@@ -1496,6 +1541,69 @@ template <class F> class [[nodiscard]] immediate
 } // namespace detail
 
 /* ------------------------------------------------------------------ */
+/* Batches                                                             */
+/* ------------------------------------------------------------------ */
+
+/** Puts and deletes that database::write() writes together: after a crash all of
+ *  them are there or none. Copies what it is given. See bitkv_batch. */
+class batch
+{
+  public:
+    batch() = default;
+    batch(batch &&other) noexcept : batch_(std::exchange(other.batch_, nullptr)) {}
+    batch &operator=(batch &&other) noexcept
+    {
+        std::swap(batch_, other.batch_);
+        return *this;
+    }
+    ~batch()
+    {
+        bitkv_batch_destroy(batch_);
+    }
+
+    template <detail::bytes K, detail::bytes V> result<void> put(const K &key, const V &value)
+    {
+        auto k = detail::hold(key);
+        auto v = detail::hold(value);
+        return add([&] {
+            return bitkv_batch_put(batch_, std::ranges::data(k), std::ranges::size(k),
+                                   std::ranges::data(v), std::ranges::size(v));
+        });
+    }
+    /** That the key is absent is no error. */
+    template <detail::bytes K> result<void> del(const K &key)
+    {
+        auto k = detail::hold(key);
+        return add(
+            [&] { return bitkv_batch_del(batch_, std::ranges::data(k), std::ranges::size(k)); });
+    }
+    std::size_t count() const noexcept
+    {
+        return bitkv_batch_count(batch_);
+    }
+    void clear() noexcept
+    {
+        bitkv_batch_clear(batch_);
+    }
+    /** For the calls of bitkv.h; NULL if it is empty. */
+    const bitkv_batch *handle() const noexcept
+    {
+        return batch_;
+    }
+
+  private:
+    template <class F> result<void> add(F f)
+    {
+        int status = batch_ != nullptr ? BITKV_OK : bitkv_batch_create(&batch_);
+        if (status == BITKV_OK)
+            status = f();
+        return status == BITKV_OK ? result<void>() : result<void>(error::of_thread(status));
+    }
+
+    bitkv_batch *batch_ = nullptr;
+};
+
+/* ------------------------------------------------------------------ */
 /* Databases                                                           */
 /* ------------------------------------------------------------------ */
 
@@ -1556,6 +1664,7 @@ struct config {
     std::uint64_t checkpoint_interval_bytes = 0;
     bitkv_log_cb log = nullptr;
     void *log_user = nullptr;
+    std::uint64_t default_ttl_ms = 0;
 };
 
 static_assert(std::is_trivially_destructible_v<config>); /* see directory_path */
@@ -1800,6 +1909,85 @@ class snapshot
     std::unique_ptr<bitkv_snapshot, destroy> snapshot_;
 };
 
+/** How long a key lives; made from a std::chrono::duration, which is rounded up to
+ *  milliseconds and must be more than 0, else BITKV_ERR_INVALID. */
+class time_to_live
+{
+  public:
+    /** As the config says. */
+    constexpr time_to_live() = default;
+    template <class Rep, class Period>
+    constexpr time_to_live(std::chrono::duration<Rep, Period> d)
+        : ms_(d > d.zero() ? static_cast<std::uint64_t>(
+                                 std::chrono::ceil<std::chrono::milliseconds>(d).count())
+                           : BITKV_TTL_MAX + 1)
+    {
+    }
+    /** It never expires. */
+    static constexpr time_to_live never()
+    {
+        return time_to_live(BITKV_TTL_NONE);
+    }
+    /** The deadline that the key has is kept; none, if it is absent. */
+    static constexpr time_to_live keep()
+    {
+        return time_to_live(BITKV_TTL_KEEP);
+    }
+    /** As in bitkv_put_options. */
+    constexpr std::uint64_t milliseconds() const noexcept
+    {
+        return ms_;
+    }
+
+  private:
+    explicit constexpr time_to_live(std::uint64_t ms) : ms_(ms) {}
+    std::uint64_t ms_ = 0;
+};
+
+/** How database::put_if() stores; bitkv_put_options tells what the fields mean. */
+struct put_config {
+    bitkv_condition condition = BITKV_ALWAYS;
+    std::uint64_t version = 0; /**< of BITKV_IF_VERSION */
+    time_to_live ttl{};
+    bitkv_durability durability = BITKV_DURABILITY_DEFAULT;
+};
+
+static_assert(std::is_trivially_destructible_v<put_config>); /* see directory_path */
+
+/** What the function of database::update() wants. */
+class update_decision
+{
+  public:
+    /** Nothing is written. */
+    static update_decision leave()
+    {
+        return update_decision(BITKV_UPDATE_LEAVE);
+    }
+    /** The key is deleted, if it is there. */
+    static update_decision del()
+    {
+        return update_decision(BITKV_UPDATE_DELETE);
+    }
+    /** The value is stored; without a time to live, a key that is there keeps its
+     *  deadline, and one that is not gets the config's. */
+    static update_decision put(std::string value, std::optional<time_to_live> ttl = {})
+    {
+        update_decision d(BITKV_UPDATE_PUT);
+        d.value_ = std::move(value);
+        d.ttl_ = ttl;
+        return d;
+    }
+
+  private:
+    friend class database;
+
+    explicit update_decision(bitkv_update_action action) : action_(action) {}
+
+    bitkv_update_action action_;
+    std::string value_;
+    std::optional<time_to_live> ttl_;
+};
+
 /**
  * An open database, for any number of threads.
  *
@@ -1895,12 +2083,103 @@ class database
         return operation<detail::found_traits<BITKV_OP_EXISTS>>(std::forward<K>(key));
     }
 
+    /**
+     * Stores a value with a time to live of its own, or if a condition holds:
+     *
+     *     co_await db.put_if("session", id, {.ttl = std::chrono::minutes(30)});
+     *
+     * As the other calls down to add(), it is no queue's operation: it is done
+     * when it is awaited, after what the thread has awaited before (but for what its
+     * queue has no room for), and blocks the thread for a sync, if it is to be
+     * durable, or a read of the disk.
+     * @return co_await: a result<std::optional<std::uint64_t>>: the version of the
+     *         value; without one, the condition did not hold
+     */
+    template <detail::bytes K, detail::bytes V> auto put_if(K &&key, V &&value, const put_config &c)
+    {
+        return detail::immediate(
+            [this, c, key = detail::hold(std::forward<K>(key)),
+             value = detail::hold(std::forward<V>(value))] { return put_if_now(key, value, c); });
+    }
+
+    /** Deletes a key of this version. @return co_await: a result<bool>: was it so? */
+    template <detail::bytes K>
+    auto del_if(K &&key, std::uint64_t version,
+                bitkv_durability durability = BITKV_DURABILITY_DEFAULT)
+    {
+        return detail::immediate(
+            [this, version, durability, key = detail::hold(std::forward<K>(key))] {
+                return found_now([&](::bitkv *handle) {
+                    return bitkv_del_if(handle, std::ranges::data(key), std::ranges::size(key),
+                                        version, durability);
+                });
+            });
+    }
+
+    /** Gives a key another time to live. @return co_await: a result<bool>: is it there? */
+    template <detail::bytes K> auto touch(K &&key, time_to_live ttl)
+    {
+        return detail::immediate([this, ttl, key = detail::hold(std::forward<K>(key))] {
+            return found_now([&](::bitkv *handle) {
+                return bitkv_touch(handle, std::ranges::data(key), std::ranges::size(key),
+                                   ttl.milliseconds());
+            });
+        });
+    }
+
+    /** Version, size and deadline of a key. @return co_await: a
+     *  result<std::optional<bitkv_key_info>>, without one if the key is absent */
+    template <detail::bytes K> auto info(K &&key)
+    {
+        return detail::immediate(
+            [this, key = detail::hold(std::forward<K>(key))] { return info_now(key); });
+    }
+
+    /**
+     * Reads, decides and writes as one; see bitkv_update().
+     * @param decide called with a std::optional<std::string_view>, the present
+     *               value, again if another writer comes between; returns an
+     *               update_decision. What it throws, is thrown, and nothing written.
+     *               May not close the database
+     * @return co_await: a result<bool>: was anything written?
+     */
+    template <detail::bytes K, class F>
+    auto update(K &&key, F decide, bitkv_durability durability = BITKV_DURABILITY_DEFAULT)
+    {
+        return detail::immediate(
+            [this, durability, key = detail::hold(std::forward<K>(key)),
+             decide = std::move(decide)]() mutable { return update_now(key, decide, durability); });
+    }
+
+    /** Adds to a counter; see bitkv_add(). @return co_await: a result<std::int64_t>, the
+     *  sum; BITKV_ERR_LIMIT, BITKV_ERR_INVALID */
+    template <detail::bytes K> auto add(K &&key, std::int64_t delta)
+    {
+        return detail::immediate([this, delta, key = detail::hold(std::forward<K>(key))] {
+            return add_now(key, delta);
+        });
+    }
+
     /** Everything acknowledged so far is to survive a power cut; see
      *  bitkv_sync(). @return co_await: a result<void> */
     auto sync()
     {
         return detail::database_operation<detail::done_traits<BITKV_OP_SYNC>, detail::nothing,
                                           detail::nothing>(core_.get(), {}, {});
+    }
+
+    /** Writes a batch, at once: all of it or nothing. With BITKV_DURABILITY_SYNC the
+     *  thread waits for the disk. See bitkv_write(). */
+    result<void> write(const batch &batch, bitkv_durability durability = BITKV_DURABILITY_DEFAULT)
+    {
+        std::lock_guard lock(core_->mutex);
+        if (core_->handle == nullptr)
+            return was_closed();
+        int status =
+            batch.count() > 0 ? bitkv_write(core_->handle, batch.handle(), durability) : BITKV_OK;
+        if (status != BITKV_OK)
+            return error::of_thread(status);
+        return {};
     }
 
     /** Statistics, at once. See bitkv_stats(). */
@@ -1923,14 +2202,12 @@ class database
      */
     result<bitcask::snapshot> snapshot()
     {
-        flush_here();
-        std::lock_guard lock(core_->mutex);
-        if (core_->handle == nullptr)
-            return was_closed();
         bitkv_snapshot *taken = nullptr;
-        int status = bitkv_snapshot_create(core_->handle, &taken);
+        error failure;
+        int status =
+            direct([&](::bitkv *handle) { return bitkv_snapshot_create(handle, &taken); }, failure);
         if (status != BITKV_OK)
-            return error::of_thread(status);
+            return failure;
         return bitcask::snapshot(taken);
     }
 
@@ -1983,6 +2260,7 @@ class database
         o.checkpoint_interval_bytes = c.checkpoint_interval_bytes;
         o.log = c.log;
         o.log_user = c.log_user;
+        o.default_ttl_ms = c.default_ttl_ms;
         o.ring_depth = io.uring_queue_depth;
         o.backend = io.backend;
         o.io_threads = io.io_threads;
@@ -1999,10 +2277,11 @@ class database
         int status = bitkv_open(&db->core_->handle, c.directory.c_str(), &options);
         if (status != BITKV_OK)
             return error::of_thread(status);
+        db->core_->open.store(db->core_->handle);
         return db;
     }
 
-    /* Submits what this thread's coroutines have awaited. */
+    /* What this thread's coroutines have awaited before is submitted. */
     void flush_here()
     {
         event_loop *loop = event_loop::current_; /* at the program's end there may be none */
@@ -2011,16 +2290,156 @@ class database
             loop->flush(*q);
     }
 
+    /* A call of bitkv.h, in its turn: `call(handle)` returns its status. */
+    template <class Call> int direct(Call &&call, error &failure)
+    {
+        flush_here();
+        detail::direct_call here(*core_);
+        if (here.handle() == nullptr) {
+            failure = was_closed();
+            return BITKV_ERR_CLOSED;
+        }
+        int status = call(here.handle());
+        if (status < 0)
+            failure = error::of_thread(status);
+        return status;
+    }
+
+    template <class K, class V>
+    result<std::optional<std::uint64_t>> put_if_now(const K &key, const V &value,
+                                                    const put_config &c)
+    {
+        bitkv_put_options o;
+        bitkv_put_options_init(&o);
+        o.condition = c.condition;
+        o.version = c.version;
+        o.ttl_ms = c.ttl.milliseconds();
+        o.durability = c.durability;
+        std::uint64_t version = 0;
+        error failure;
+        int status = direct(
+            [&](::bitkv *handle) {
+                return bitkv_put_if(handle, std::ranges::data(key), std::ranges::size(key),
+                                    std::ranges::data(value), std::ranges::size(value), &o,
+                                    &version);
+            },
+            failure);
+        if (status == BITKV_OK)
+            return std::optional(version);
+        if (status == BITKV_NOT_FOUND || status == BITKV_ERR_CONFLICT)
+            return std::optional<std::uint64_t>();
+        return failure;
+    }
+
+    /* Of calls that succeed, or find nothing to be done. */
+    template <class Call> result<bool> found_now(Call &&call)
+    {
+        error failure;
+        int status = direct(std::forward<Call>(call), failure);
+        if (status < 0 && status != BITKV_ERR_CONFLICT)
+            return failure;
+        return status == BITKV_OK;
+    }
+
+    template <class K> result<std::optional<bitkv_key_info>> info_now(const K &key)
+    {
+        bitkv_key_info info{};
+        bitkv_key_info_init(&info);
+        result<bool> found = found_now([&](::bitkv *handle) {
+            return bitkv_info(handle, std::ranges::data(key), std::ranges::size(key), &info);
+        });
+        if (!found)
+            return found.error();
+        return *found ? std::optional(info) : std::nullopt;
+    }
+
+    template <class K> result<std::int64_t> add_now(const K &key, std::int64_t delta)
+    {
+        std::int64_t sum = 0;
+        error failure;
+        int status = direct(
+            [&](::bitkv *handle) {
+                return bitkv_add(handle, std::ranges::data(key), std::ranges::size(key), delta,
+                                 &sum);
+            },
+            failure);
+        if (status != BITKV_OK)
+            return failure;
+        return sum;
+    }
+
+    /* What passes through the C callback. */
+    template <class F> struct updater {
+        F &decide;
+        update_decision decision = update_decision::leave();
+#if BITCASK_EXCEPTIONS_
+        std::exception_ptr thrown;
+#endif
+
+        explicit updater(F &f) : decide(f) {}
+
+        int step(bitkv_update_step &step)
+        {
+            std::optional<std::string_view> present;
+            if (step.present)
+                present.emplace(static_cast<const char *>(step.value), step.value_size);
+            decision = decide(present);
+            step.new_value = decision.value_.data();
+            step.new_value_size = decision.value_.size();
+            if (decision.ttl_)
+                step.new_ttl_ms = decision.ttl_->milliseconds();
+            return decision.action_;
+        }
+
+        static int call(void *user, bitkv_update_step *step)
+        {
+            updater &u = *static_cast<updater *>(user);
+#if BITCASK_EXCEPTIONS_
+            try {
+                return u.step(*step);
+            } catch (...) {
+                u.thrown = std::current_exception();
+                return BITKV_ERR_CANCELED;
+            }
+#else
+            return u.step(*step);
+#endif
+        }
+    };
+
+    template <class K, class F>
+    result<bool> update_now(const K &key, F &decide, bitkv_durability durability)
+    {
+        updater<F> u(decide);
+        result<bool> found = found_now([&](::bitkv *handle) {
+            return bitkv_update(handle, std::ranges::data(key), std::ranges::size(key),
+                                &updater<F>::call, &u, durability);
+        });
+#if BITCASK_EXCEPTIONS_
+        if (u.thrown)
+            std::rethrow_exception(u.thrown);
+#endif
+        if (found && u.decision.action_ == BITKV_UPDATE_LEAVE)
+            return false;
+        return found;
+    }
+
     result<void> close_now()
     {
+        if (detail::direct_call::inside(*core_))
+            return error(BITKV_ERR_INVALID, "the database is used by a function that this is "
+                                            "called from: return from it first");
         flush_here();
         ::bitkv *handle = take_handle();
         if (handle == nullptr)
             return was_closed();
+        while (core_->calls.load() != 0)
+            std::this_thread::sleep_for(std::chrono::microseconds(200));
         int status = bitkv_close(handle);
         if (status == BITKV_ERR_INVALID || status == BITKV_ERR_FORKED) { /* it is open still */
             std::lock_guard lock(core_->mutex);
             core_->handle = handle;
+            core_->open.store(handle);
             core_->closed = false;
         }
         if (status != BITKV_OK)
@@ -2032,6 +2451,7 @@ class database
     {
         std::lock_guard lock(core_->mutex);
         core_->closed = true;
+        core_->open.store(nullptr);
         return std::exchange(core_->handle, nullptr);
     }
 

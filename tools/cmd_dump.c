@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* bitkv dump and count: all live records, or those under a prefix. */
+/* bitkv dump, scan and count: all live records, or those under a prefix. */
 #include "command.h"
 #include "database.h"
 #include "interrupt.h"
@@ -70,7 +70,8 @@ static int dump_record(void *user, const bitkv_record *record)
     dump->records++;
     dump->bytes += record->key_size + (keys_only ? 0 : record->value_size);
     progress_update(&dump->progress, dump->bytes, dump->records);
-    return output_failed(&dump->output) || interrupted() ? STOP_SCAN : 0;
+    bool enough = dump->records == dump->settings->limit;
+    return enough || output_failed(&dump->output) || interrupted() ? STOP_SCAN : 0;
 }
 
 static int count_record(void *user, const bitkv_record *record)
@@ -134,7 +135,7 @@ static int dump_to(struct dump *dump, bitkv *db)
     }
     /* A bar would be drawn into what a terminal shows. */
     bool bar = !settings->quiet && isatty(fileno(dump->output.stream)) != 1;
-    bool all_bytes = !settings->keys_only && dump->prefix_size == 0;
+    bool all_bytes = !settings->keys_only && dump->prefix_size == 0 && settings->limit == 0;
     interrupt_catch();
     progress_begin(&dump->progress, "dumping", all_bytes ? statistics.live_bytes : 0, bar);
     status = scan(dump, db, settings->keys_only ? BITKV_SCAN_KEYS : BITKV_SCAN_ALL, dump_record);

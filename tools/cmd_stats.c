@@ -81,6 +81,8 @@ struct figures {
     bitkv_statistics sum;
     bitkv_statistics *partitions;
     uint32_t partition_count; /* 0: not wanted */
+    bitkv_segment_info *segments;
+    size_t segment_count, segment_room;
 };
 
 static uint64_t value_of(const bitkv_statistics *statistics, const struct field *field)
@@ -139,6 +141,37 @@ static json_t *statistics_json(const bitkv_statistics *statistics)
     return object;
 }
 
+static const char *phase_name(bitkv_segment_phase phase)
+{
+    switch (phase) {
+    case BITKV_SEGMENT_ACTIVE:
+        return "active";
+    case BITKV_SEGMENT_SEALED:
+        return "sealed";
+    case BITKV_SEGMENT_FINISHED:
+        break;
+    }
+    return "finished";
+}
+
+static json_t *segment_json(const bitkv_segment_info *info)
+{
+    return json_pack(
+        "{s:I, s:I, s:s, s:I, s:I, s:I, s:I, s:I}", "partition", (json_int_t)info->partition, "id",
+        (json_int_t)info->id, "phase", phase_name(info->phase), "bytes", (json_int_t)info->bytes,
+        "live_bytes", (json_int_t)info->live_bytes, "dead_bytes", (json_int_t)info->dead_bytes,
+        "disk_bytes", (json_int_t)info->disk_bytes, "hint_bytes", (json_int_t)info->hint_bytes);
+}
+
+static json_t *segments_json(const struct figures *figures)
+{
+    json_t *list = json_array();
+    for (size_t i = 0; i < figures->segment_count; i++) {
+        json_array_append_new(list, segment_json(&figures->segments[i]));
+    }
+    return list;
+}
+
 static int print_json(const struct settings *settings, const struct figures *figures)
 {
     json_t *document = statistics_json(&figures->sum);
@@ -148,6 +181,9 @@ static int print_json(const struct settings *settings, const struct figures *fig
             json_array_append_new(list, statistics_json(&figures->partitions[i]));
         }
         json_object_set_new(document, "partitions_detail", list);
+    }
+    if (settings->segments) {
+        json_object_set_new(document, "segments_detail", segments_json(figures));
     }
     return output_json(settings, document);
 }
@@ -211,6 +247,19 @@ static void print_heading(FILE *stream, const struct figures *figures)
     fputc('\n', stream);
 }
 
+static void print_segments(FILE *stream, const struct figures *figures)
+{
+    fprintf(stream, "%9s %6s %-8s %12s %12s %12s %12s\n", "partition", "id", "phase", "bytes",
+            "live", "dead", "hint");
+    for (size_t i = 0; i < figures->segment_count; i++) {
+        const bitkv_segment_info *info = &figures->segments[i];
+        fprintf(stream, "%9u %6ju %-8s %12s %12s %12s %12s\n", info->partition, (uintmax_t)info->id,
+                phase_name(info->phase), human_bytes(info->bytes).text,
+                human_bytes(info->live_bytes).text, human_bytes(info->dead_bytes).text,
+                human_bytes(info->hint_bytes).text);
+    }
+}
+
 static int print_table(const struct settings *settings, const struct figures *figures)
 {
     struct output output;
@@ -238,6 +287,9 @@ static int print_table(const struct settings *settings, const struct figures *fi
         fputs("since then\n", stream);
         print_fields(stream, figures, counters, COUNT_OF(counters), false);
     }
+    if (settings->segments) {
+        print_segments(stream, figures);
+    }
     if (sum->writes_refused > 0) {
         fprintf(stream, "%u partition%s after a failed sync\n", sum->writes_refused,
                 sum->writes_refused == 1 ? " refuses writes" : "s refuse writes");
@@ -248,6 +300,22 @@ static int print_table(const struct settings *settings, const struct figures *fi
 /* ------------------------------------------------------------------ */
 /* The command                                                         */
 /* ------------------------------------------------------------------ */
+
+static int add_segment(void *user, const bitkv_segment_info *info)
+{
+    struct figures *figures = user;
+    if (figures->segment_count == figures->segment_room) {
+        size_t room = 2 * figures->segment_room + 64;
+        bitkv_segment_info *larger = realloc(figures->segments, room * sizeof *larger);
+        if (larger == NULL) {
+            return BITKV_ERR_NO_MEMORY;
+        }
+        figures->segments = larger;
+        figures->segment_room = room;
+    }
+    figures->segments[figures->segment_count++] = *info;
+    return 0;
+}
 
 static int collect(struct figures *figures, bitkv *db, const struct settings *settings)
 {
@@ -263,6 +331,9 @@ static int collect(struct figures *figures, bitkv *db, const struct settings *se
     for (uint32_t i = 0; i < figures->partition_count && code == BITKV_OK; i++) {
         bitkv_statistics_init(&figures->partitions[i]);
         code = bitkv_stats(db, i, &figures->partitions[i]);
+    }
+    if (code == BITKV_OK && settings->segments) {
+        code = bitkv_segments(db, BITKV_ALL_PARTITIONS, add_segment, figures);
     }
     return code == BITKV_OK ? EXIT_STATUS_OK
                             : report_library(settings->command, settings->directory, code);
@@ -281,5 +352,6 @@ int command_stats(const struct settings *settings)
         status = settings->json ? print_json(settings, &figures) : print_table(settings, &figures);
     }
     free(figures.partitions);
+    free(figures.segments);
     return status;
 }

@@ -16,7 +16,7 @@ enum exit_status {
     EXIT_STATUS_NOT_FOUND = 1, /* of get, exists and del: a key is absent */
     EXIT_STATUS_USAGE = 2,
     EXIT_STATUS_FAILURE = 3,
-    EXIT_STATUS_DAMAGE = 4, /* of check */
+    EXIT_STATUS_DAMAGE = 4, /* of check and restore-check */
 };
 
 struct command {
@@ -41,5 +41,8 @@ int command_load(const struct settings *settings);
 int command_dump(const struct settings *settings);
 int command_stats(const struct settings *settings);
 int command_check(const struct settings *settings);
+int command_restore_check(const struct settings *settings);
+int command_backup(const struct settings *settings);
+int command_repartition(const struct settings *settings);
 
 #endif

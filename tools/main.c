@@ -101,12 +101,24 @@ static const struct command commands[] = {
         .run = command_dump,
     },
     {
+        .name = "scan",
+        .arguments = "DIRECTORY",
+        .summary = "list keys and values",
+        .description = "As dump does, in no order, but for people who want to look at some:\n"
+                       "--prefix, --keys-only and --limit choose what is shown.",
+        .options = OPTION_BIT(OPTION_FORMAT) | OPTION_BIT(OPTION_OUTPUT) |
+                   OPTION_BIT(OPTION_KEYS_ONLY) | OPTION_BIT(OPTION_PREFIX) |
+                   OPTION_BIT(OPTION_LIMIT) | OPTIONS_CODING | OPTIONS_READER,
+        .run = command_dump,
+    },
+    {
         .name = "stats",
         .arguments = "DIRECTORY",
         .summary = "show the statistics of a database",
         .description = "Sizes, memory, and what opening it took. --json has all figures, with\n"
                        "their names in the C interface.",
-        .options = OPTION_BIT(OPTION_PARTITIONS_DETAIL) | OPTIONS_READER,
+        .options =
+            OPTION_BIT(OPTION_PARTITIONS_DETAIL) | OPTION_BIT(OPTION_SEGMENTS) | OPTIONS_READER,
         .run = command_stats,
     },
     {
@@ -117,6 +129,41 @@ static const struct command commands[] = {
                        "The exit status is 4 if there is damage.",
         .options = OPTIONS_ANY,
         .run = command_check,
+    },
+    {
+        .name = "backup",
+        .arguments = "DIRECTORY TARGET",
+        .summary = "make a backup, or bring one up to date",
+        .description = "TARGET is not there yet, empty, or an earlier backup of this database,\n"
+                       "which is replaced when the new one is complete. Files that are never\n"
+                       "changed again are shared with the database by hard links. Of a database\n"
+                       "that a program has open, only the program can make a backup.",
+        .options = OPTION_BIT(OPTION_VERIFY) | OPTION_BIT(OPTION_NO_LINKS) | OPTIONS_READER,
+        .arguments_min = 1,
+        .arguments_max = 1,
+        .run = command_backup,
+    },
+    {
+        .name = "restore-check",
+        .arguments = "DIRECTORY",
+        .summary = "prove that a backup can be opened and read",
+        .description = "As check does, and then opens it, strictly and read-only, and reads every\n"
+                       "record. The exit status is 4 if there is damage.",
+        .options = OPTIONS_ANY,
+        .run = command_restore_check,
+    },
+    {
+        .name = "repartition",
+        .arguments = "DIRECTORY N",
+        .summary = "give a database another number of partitions",
+        .description = "Writes a new database beside the old one, compares the two, and swaps\n"
+                       "them: needs as much room again as the live data. An interruption, or a\n"
+                       "crash, leaves the old one or the new one, complete.",
+        .options = OPTION_BIT(OPTION_MAX_FILE_SIZE) | OPTION_BIT(OPTION_IO_MODE) | OPTIONS_ANY,
+        .arguments_min = 1,
+        .arguments_max = 1,
+        .writes = true,
+        .run = command_repartition,
     },
 };
 
@@ -141,9 +188,9 @@ static void print_usage(FILE *stream)
           "Keeps keys and values in DIRECTORY, on disk, crash-safe.\n\nCommands:\n",
           stream);
     for (size_t i = 0; i < COMMAND_COUNT; i++) {
-        fprintf(stream, "  %-8s %s\n", commands[i].name, commands[i].summary);
+        fprintf(stream, "  %-13s %s\n", commands[i].name, commands[i].summary);
     }
-    fputs("  help     show the help of a command\n\n"
+    fputs("  help          show the help of a command\n\n"
           "Options:\n"
           "  -h, --help     show this help and exit\n"
           "  -V, --version  show the version and exit\n\n"

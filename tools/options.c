@@ -43,7 +43,11 @@ static const struct option_description descriptions[OPTION_COUNT] = {
     [OPTION_SKIP_BAD] = {"skip-bad", 's', NULL, "report malformed records and go on"},
     [OPTION_KEYS_ONLY] = {"keys-only", 'K', NULL, "leave the values out"},
     [OPTION_PREFIX] = {"prefix", 'p', "PREFIX", "only keys that begin with PREFIX"},
+    [OPTION_LIMIT] = {"limit", 'l', "N", "stop after N records"},
     [OPTION_PARTITIONS_DETAIL] = {"partitions-detail", 'd', NULL, "a column for each partition"},
+    [OPTION_SEGMENTS] = {"segments", 0, NULL, "a line for each data file"},
+    [OPTION_VERIFY] = {"verify", 0, NULL, "read what is linked, too, and verify every record"},
+    [OPTION_NO_LINKS] = {"no-links", 0, NULL, "copy every file, share none with the database"},
     [OPTION_SYNC] = {"sync", 'S', NULL, "every write waits until it is on the disk"},
     [OPTION_CREATE] = {"create", 'c', NULL, "create the database if there is none"},
     [OPTION_NO_CREATE] = {"no-create", 'C', NULL, "fail if there is no database"},
@@ -150,6 +154,12 @@ static int apply_number(struct settings *s, int id, const char *argument)
         s->partitions = (uint32_t)number;
         return EXIT_STATUS_OK;
     }
+    if (id == OPTION_LIMIT) {
+        if (!parse_size(argument, &s->limit) || s->limit == 0) {
+            return bad_argument(s, id, argument, "a number from 1 on");
+        }
+        return EXIT_STATUS_OK;
+    }
     if (!parse_size(argument, &number) || number == 0) {
         return bad_argument(s, id, argument, "a size from 64K to 1G, such as 100M");
     }
@@ -225,6 +235,15 @@ static int apply(struct settings *s, int id, const char *argument)
     case OPTION_PARTITIONS_DETAIL:
         s->partitions_detail = true;
         break;
+    case OPTION_SEGMENTS:
+        s->segments = true;
+        break;
+    case OPTION_VERIFY:
+        s->verify = true;
+        break;
+    case OPTION_NO_LINKS:
+        s->no_links = true;
+        break;
     case OPTION_SYNC:
         s->sync = true;
         break;
@@ -236,6 +255,7 @@ static int apply(struct settings *s, int id, const char *argument)
         break;
     case OPTION_PARTITIONS:
     case OPTION_MAX_FILE_SIZE:
+    case OPTION_LIMIT:
         return apply_number(s, id, argument);
     case OPTION_IO_MODE:
         return apply_io_mode(s, argument);
@@ -324,6 +344,17 @@ static int report_bad_option(const struct command *command, char **argv)
     return status;
 }
 
+/* The operand that is missing, as the usage line calls it. */
+static int report_missing(const struct settings *s)
+{
+    const char *word = s->command->arguments;
+    for (int i = 0; i <= s->argument_count; i++) {
+        word += strcspn(word, " ");
+        word += strspn(word, " ");
+    }
+    return report_usage(s->command, "the %.*s is missing", (int)strcspn(word, " ."), word);
+}
+
 static int check_operands(struct settings *s)
 {
     const struct command *command = s->command;
@@ -332,7 +363,7 @@ static int check_operands(struct settings *s)
     }
     int least = s->keys_from != NULL ? 0 : command->arguments_min;
     if (s->argument_count < least) {
-        int status = report_usage(command, "the KEY is missing");
+        int status = report_missing(s);
         hint_dash(command);
         return status;
     }

@@ -31,7 +31,11 @@ enum option_id {
     OPTION_SKIP_BAD,
     OPTION_KEYS_ONLY,
     OPTION_PREFIX,
+    OPTION_LIMIT,
     OPTION_PARTITIONS_DETAIL,
+    OPTION_SEGMENTS,
+    OPTION_VERIFY,
+    OPTION_NO_LINKS,
     OPTION_SYNC,
     OPTION_CREATE,
     OPTION_NO_CREATE,
@@ -82,7 +86,11 @@ struct settings {
     bool skip_bad;
     bool keys_only;
     const char *prefix;
+    uint64_t limit; /* 0: none */
     bool partitions_detail;
+    bool segments;
+    bool verify;
+    bool no_links;
 
     bool sync;
     bool create;

@@ -51,6 +51,15 @@ static inline int bkv_check_value(const void *value, size_t value_size)
 int bkv_check_write(const struct bitkv *db, const void *key, size_t key_size,
                     bitkv_durability durability);
 
+/* `may_keep`: the key's present one will do. */
+static inline int bkv_check_ttl(uint64_t ttl_ms, bool may_keep)
+{
+    if (ttl_ms <= BITKV_TTL_MAX || ttl_ms == BITKV_TTL_NONE ||
+        (may_keep && ttl_ms == BITKV_TTL_KEEP))
+        return BITKV_OK;
+    return bkv_error(BITKV_ERR_INVALID, "%llu ms is no time to live", (unsigned long long)ttl_ms);
+}
+
 static inline struct bkv_partition *bkv_route(const struct bitkv *db, const struct bkv_hash *hash)
 {
     return db->partitions[bkv_hash_partition(hash, db->partition_count)];

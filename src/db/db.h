@@ -43,4 +43,8 @@ struct bitkv {
     char io_mode_reason[96];
 };
 
+/* bitkv_open(); with `exclusive` a read-only opening shares the directory with
+ * nobody. */
+int bkv_open_with(bitkv **db, const char *directory, const bitkv_options *options, bool exclusive);
+
 #endif

@@ -154,17 +154,17 @@ static bool next_partition(bitkv_iterator *it, const struct bitkv *db)
 }
 
 static int step(bitkv_iterator *it, const struct bitkv *db, struct bkv_epoch_slot *slot,
-                bitkv_record *record)
+                struct bkv_shown *shown)
 {
     int rc = BITKV_NOT_FOUND;
     if (BKV_LIKELY(it->walking))
-        rc = bkv_walk_next(it->walk, slot, record);
+        rc = bkv_walk_next(it->walk, slot, shown);
     if (BKV_LIKELY(rc != BITKV_NOT_FOUND))
         return rc;
     return next_partition(it, db) ? BKV_WALK_PAUSE : BITKV_NOT_FOUND;
 }
 
-static inline int next(bitkv_iterator *it, bitkv_record *record)
+static inline int next(bitkv_iterator *it, struct bkv_shown *shown)
 {
     int rc;
     do {
@@ -173,7 +173,7 @@ static inline int next(bitkv_iterator *it, bitkv_record *record)
         rc = bkv_snapshot_enter(it->snapshot, &db, &slot);
         if (BKV_UNLIKELY(rc != BITKV_OK))
             return rc;
-        rc = step(it, db, slot, record);
+        rc = step(it, db, slot, shown);
         bkv_epoch_exit(slot);
     } while (rc == BKV_WALK_PAUSE);
     if (BKV_UNLIKELY(rc == BITKV_NOT_FOUND)) {
@@ -187,7 +187,11 @@ int bitkv_iterator_next(bitkv_iterator *iterator, bitkv_record *record)
 {
     if (BKV_UNLIKELY(iterator == NULL || record == NULL))
         return bkv_error(BITKV_ERR_INVALID, "bitkv_iterator_next: no iterator, or no record");
-    return next(iterator, record);
+    struct bkv_shown shown;
+    int rc = next(iterator, &shown);
+    if (BKV_LIKELY(rc == BITKV_OK))
+        *record = shown.record;
+    return rc;
 }
 
 /* --- scans -------------------------------------------------------------------------- */
@@ -208,10 +212,10 @@ static int scan(bitkv_snapshot *snapshot, unsigned flags, bitkv_scan_cb scan_cb,
     int rc = bitkv_iterator_create(snapshot, &options, &it);
     if (rc != BITKV_OK)
         return rc;
-    bitkv_record record;
+    struct bkv_shown shown;
     int answer = 0;
-    while (answer == 0 && (rc = next(it, &record)) == BITKV_OK)
-        answer = scan_cb(user, &record);
+    while (answer == 0 && (rc = next(it, &shown)) == BITKV_OK)
+        answer = scan_cb(user, &shown.record);
     (void)bitkv_iterator_destroy(it);
     if (answer != 0)
         return answer;

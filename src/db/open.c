@@ -2,7 +2,7 @@
 /*
  * Opening and closing.
  *
- *   open: options -> directory -> lock -> MANIFEST (made, if missing)
+ *   open: options -> directory, locked -> MANIFEST (made, if missing)
  *         -> I/O mode -> partitions, all recovering at once
  *
  * The lock is flock() on the directory itself: held by the kernel, so that a
@@ -30,6 +30,7 @@
 #include "io/io.h"
 #include "io/mapping.h"
 #include "log/filename.h"
+#include "log/marker.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -39,11 +40,15 @@
 #include <stdlib.h>
 #include <sys/file.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 
 /* Descriptors that a partition cannot do without, and that everything else in
  * the process gets by with. */
 #define DESCRIPTORS_OF_PARTITION 2u
 #define DESCRIPTORS_BESIDE       16u
+
+/* How often a directory is opened anew that was replaced meanwhile. */
+#define DIRECTORY_TRIES 100u
 
 /* --- the directory ---------------------------------------------------------------------- */
 
@@ -118,6 +123,46 @@ static int lock_directory(const struct bkv_dir *dir, bool shared)
                          "open both read-only",
                          dir->path);
     return bkv_error_sys(errno, "cannot lock %s", dir->path);
+}
+
+/* Is the directory that was opened still the one of that name? */
+static int still_there(const struct bkv_dir *dir, const char *path, bool *same)
+{
+    *same = false;
+    int fd = bkv_dir_descriptor(AT_FDCWD, path, 0);
+    if (fd < 0)
+        return errno == ENOENT || errno == ENOTDIR
+                   ? BITKV_OK
+                   : bkv_error_sys(errno, "cannot open directory %s", path);
+    struct stat now;
+    struct stat opened;
+    int rc = BITKV_OK;
+    if (bkv_io->fstat(fd, &now) != 0 || bkv_io->fstat(dir->fd, &opened) != 0)
+        rc = bkv_error_sys(errno, "cannot stat directory %s", path);
+    else
+        *same = now.st_dev == opened.st_dev && now.st_ino == opened.st_ino;
+    (void)bkv_io->close(fd);
+    return rc;
+}
+
+/* Between opening and locking, another directory may have taken this one's
+ * place (bitkv_repartition(), bitkv_backup()), and this one be on its way out:
+ * who has the lock and finds the name unchanged has the right one. */
+static int open_locked(struct bkv_dir *dir, const char *path, const bitkv_options *options,
+                       bool shared)
+{
+    for (unsigned i = 0; i < DIRECTORY_TRIES; i++) {
+        bool same = false;
+        int rc = open_directory(dir, path, options);
+        if (rc == BITKV_OK)
+            rc = lock_directory(dir, shared);
+        if (rc == BITKV_OK)
+            rc = still_there(dir, path, &same);
+        if (rc != BITKV_OK || same)
+            return rc;
+        close_directory(dir);
+    }
+    return bkv_error(BITKV_ERR_LOCKED, "%s is replaced by another directory again and again", path);
 }
 
 /* --- the database in it -------------------------------------------------------------------- */
@@ -233,6 +278,26 @@ static void stop_partitions(struct bitkv *db)
     }
 }
 
+/* All that were started have reached the stage; the first failure is told. */
+static int await_partitions(struct bitkv *db, enum bkv_opening stage, int rc, char *context)
+{
+    for (uint32_t i = 0; i < db->partition_count && db->partitions[i] != NULL; i++) {
+        int one = bkv_partition_await(db->partitions[i], stage);
+        if (one != BITKV_OK && rc == BITKV_OK) {
+            rc = one;
+            (void)snprintf(context, BKV_ERROR_CONTEXT_SIZE, "%s", bitkv_error_context());
+        }
+    }
+    return rc;
+}
+
+static void leave_partitions(struct bitkv *db, enum bkv_opening stage)
+{
+    for (uint32_t i = 0; i < db->partition_count; i++)
+        bkv_partition_leave(db->partitions[i], stage);
+}
+
+/* In stages: what becomes of a batch depends on all partitions in which it lies. */
 static int start_partitions(struct bitkv *db)
 {
     uint32_t count = db->partition_count;
@@ -242,18 +307,21 @@ static int start_partitions(struct bitkv *db)
     char context[BKV_ERROR_CONTEXT_SIZE] = "";
     if (rc != BITKV_OK)
         (void)snprintf(context, sizeof context, "%s", bitkv_error_context());
-    for (uint32_t i = 0; i < count && db->partitions[i] != NULL; i++) {
-        int one = bkv_partition_await(db->partitions[i]);
-        if (one != BITKV_OK && rc == BITKV_OK) {
-            rc = one;
-            (void)snprintf(context, sizeof context, "%s", bitkv_error_context());
-        }
+    rc = await_partitions(db, BKV_OPENING_READ, rc, context);
+    if (rc == BITKV_OK) {
+        rc = bkv_partitions_decide(db->partitions, count);
+        (void)snprintf(context, sizeof context, "%s", bitkv_error_context());
     }
-    if (rc != BITKV_OK) {
-        stop_partitions(db);
-        rc = bkv_error(rc, "%s", context);
+    if (rc == BITKV_OK) {
+        leave_partitions(db, BKV_OPENING_READ);
+        rc = await_partitions(db, BKV_OPENING_RECOVERED, rc, context);
     }
-    return rc;
+    if (rc == BITKV_OK) {
+        leave_partitions(db, BKV_OPENING_RECOVERED);
+        return BITKV_OK;
+    }
+    stop_partitions(db);
+    return bkv_error(rc, "%s", context);
 }
 
 static int guard_sigbus(struct bitkv *db)
@@ -265,12 +333,22 @@ static int guard_sigbus(struct bitkv *db)
     return rc;
 }
 
+/* A backup that is written to is a database of its own from here on: no later
+ * backup may take its place (log/marker.h). */
+static int leave_backup(struct bkv_dir *dir)
+{
+    if (bkv_io->unlinkat(dir->fd, BKV_BACKUP_NAME) == 0)
+        return bkv_dir_sync(dir, NULL);
+    return errno == ENOENT ? BITKV_OK
+                           : bkv_error_sys(errno, "cannot remove %s/" BKV_BACKUP_NAME, dir->path);
+}
+
 static int open_in(struct bitkv *db)
 {
     struct bkv_store *store = &db->store;
-    int rc = lock_directory(&store->dir, store->options.read_only);
-    if (rc == BITKV_OK)
-        rc = read_or_create(&store->dir, &store->options, &store->manifest);
+    int rc = read_or_create(&store->dir, &store->options, &store->manifest);
+    if (rc == BITKV_OK && !store->options.read_only)
+        rc = leave_backup(&store->dir);
     if (rc == BITKV_OK)
         rc = bkv_io_mode_choose(&store->dir, store->options.io_mode, &store->mapped,
                                 db->io_mode_reason, sizeof db->io_mode_reason);
@@ -286,6 +364,7 @@ static int open_in(struct bitkv *db)
     if (db->partitions == NULL)
         return bkv_error(BITKV_ERR_NO_MEMORY, "no memory for %" PRIu32 " partitions",
                          db->partition_count);
+    store->partitions = db->partitions;
     return start_partitions(db);
 }
 
@@ -300,6 +379,11 @@ static void release(struct bitkv *db)
 }
 
 int bitkv_open(bitkv **out, const char *directory, const bitkv_options *options)
+{
+    return bkv_open_with(out, directory, options, false);
+}
+
+int bkv_open_with(bitkv **out, const char *directory, const bitkv_options *options, bool exclusive)
 {
     if (out == NULL)
         return bkv_error(BITKV_ERR_INVALID, "bitkv_open: no place for the handle");
@@ -316,12 +400,13 @@ int bitkv_open(bitkv **out, const char *directory, const bitkv_options *options)
         return bkv_error(BITKV_ERR_NO_MEMORY, "no memory to open %s", directory);
     db->store.dir.fd = -1;
     db->store.options = checked;
+    bkv_clock_start(&db->store.clock);
     (void)pthread_mutex_init(&db->pool_mutex, NULL);
     db->fork_generation = bkv_fork_generation();
     if (db->fork_generation == 0)
         rc = BITKV_ERR_NO_MEMORY;
     if (rc == BITKV_OK)
-        rc = open_directory(&db->store.dir, directory, &checked);
+        rc = open_locked(&db->store.dir, directory, &checked, checked.read_only && !exclusive);
     if (rc == BITKV_OK)
         rc = open_in(db);
     if (rc != BITKV_OK) {
@@ -349,6 +434,14 @@ static void wait_for_calls(struct bitkv *db)
     }
 }
 
+/* Before any of them is gone: a sync of one asks for those with which it shares
+ * batches. What goes wrong here each tells again when it stops. */
+static void sync_partitions(struct bitkv *db)
+{
+    for (uint32_t i = 0; i < db->partition_count && !db->store.options.read_only; i++)
+        (void)bkv_partition_sync(db->partitions[i]);
+}
+
 int bitkv_close(bitkv *db)
 {
     if (db == NULL)
@@ -357,13 +450,15 @@ int bitkv_close(bitkv *db)
         return bkv_error(BITKV_ERR_FORKED, "bitkv_close in a forked child; the handle belongs to "
                                            "the parent");
     if (bkv_long_here(db))
-        return bkv_error(BITKV_ERR_INVALID, "bitkv_close from a callback of bitkv_scan, or of "
-                                            "another long call, on the same database: end that "
-                                            "first");
+        return bkv_error(BITKV_ERR_INVALID,
+                         "bitkv_close from a callback of bitkv_scan, bitkv_update "
+                         "or another long call on the same database: return "
+                         "from it first");
     wait_for_calls(db);
     bkv_snapshot_detach_all(db);
     bkv_fork_unregister(&db->fork_member);
     bkv_backend_stop(db);
+    sync_partitions(db);
     int rc = BITKV_OK;
     char context[BKV_ERROR_CONTEXT_SIZE] = "";
     for (uint32_t i = 0; i < db->partition_count; i++) {

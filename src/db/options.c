@@ -59,6 +59,14 @@ static int check_behaviour(const bitkv_options *o)
     return BITKV_OK;
 }
 
+static int check_expiry(const bitkv_options *o)
+{
+    if (o->default_ttl_ms > BITKV_TTL_MAX && o->default_ttl_ms != BITKV_TTL_NONE)
+        return WRONG("option default_ttl_ms is %" PRIu64 ", the most is %" PRIu64,
+                     o->default_ttl_ms, (uint64_t)BITKV_TTL_MAX);
+    return BITKV_OK;
+}
+
 static int check_performance(const bitkv_options *o)
 {
     if ((unsigned)o->io_mode > BITKV_IO_PWRITE)
@@ -98,6 +106,8 @@ int bkv_options_check(bitkv_options *out, const bitkv_options *given)
     }
     int rc = check_behaviour(out);
     if (rc == BITKV_OK)
+        rc = check_expiry(out);
+    if (rc == BITKV_OK)
         rc = check_performance(out);
     if (rc != BITKV_OK)
         return rc;
@@ -105,6 +115,8 @@ int bkv_options_check(bitkv_options *out, const bitkv_options *given)
         out->durability = BITKV_DURABILITY_INTERVAL;
     if (out->sync_on_write)
         out->durability = BITKV_DURABILITY_SYNC;
+    if (out->default_ttl_ms == BITKV_TTL_NONE)
+        out->default_ttl_ms = 0;
     if (out->ring_depth == 0)
         out->ring_depth = BKV_RING_DEPTH_DEFAULT;
     if (out->io_threads == 0)

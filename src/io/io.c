@@ -23,6 +23,27 @@ static int kernel_renameat(int dirfd, const char *from, const char *to)
     return renameat(dirfd, from, dirfd, to);
 }
 
+static int kernel_renameat2(int dirfd, const char *from, const char *to, unsigned flags)
+{
+    return renameat2(dirfd, from, dirfd, to, flags);
+}
+
+static int kernel_linkat(int from_dirfd, const char *from, int to_dirfd, const char *to)
+{
+    return linkat(from_dirfd, from, to_dirfd, to, 0);
+}
+
+static ssize_t kernel_copy_file_range(int from, off_t from_offset, int to, off_t to_offset,
+                                      size_t size)
+{
+    return copy_file_range(from, &from_offset, to, &to_offset, size, 0);
+}
+
+static int kernel_rmdirat(int dirfd, const char *path)
+{
+    return unlinkat(dirfd, path, AT_REMOVEDIR);
+}
+
 static int kernel_unlinkat(int dirfd, const char *path)
 {
     return unlinkat(dirfd, path, 0);
@@ -65,7 +86,11 @@ const struct bkv_io_ops bkv_io_kernel = {
     .fstatfs = fstatfs,
     .flock = flock,
     .renameat = kernel_renameat,
+    .renameat2 = kernel_renameat2,
+    .linkat = kernel_linkat,
+    .copy_file_range = kernel_copy_file_range,
     .unlinkat = kernel_unlinkat,
+    .rmdirat = kernel_rmdirat,
     .mkdirat = mkdirat,
     .mmap = kernel_mmap,
     .munmap = munmap,

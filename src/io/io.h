@@ -34,7 +34,12 @@ struct bkv_io_ops {
     int (*fstatfs)(int fd, struct statfs *status);
     int (*flock)(int fd, int operation);
     int (*renameat)(int dirfd, const char *from, const char *to);
+    /* Of renameat2(2), within a directory. */
+    int (*renameat2)(int dirfd, const char *from, const char *to, unsigned flags);
+    int (*linkat)(int from_dirfd, const char *from, int to_dirfd, const char *to);
+    ssize_t (*copy_file_range)(int from, off_t from_offset, int to, off_t to_offset, size_t size);
     int (*unlinkat)(int dirfd, const char *path);
+    int (*rmdirat)(int dirfd, const char *path); /* unlinkat(2) with AT_REMOVEDIR */
     int (*mkdirat)(int dirfd, const char *path, mode_t mode);
     void *(*mmap)(size_t size, int protection, int flags, int fd);
     int (*munmap)(void *base, size_t size);

@@ -72,6 +72,9 @@ void bkv_keydir_prefetch_put(const struct bkv_keydir *kd, const struct bkv_hash 
  * slots, which no honest hash brings about. */
 int bkv_keydir_prepare(struct bkv_keydir *kd, const struct bkv_hash *hash);
 
+/* Writer, right after prepare: the location that the key has; 0 if it is new. */
+uint64_t bkv_keydir_prepared(const struct bkv_keydir *kd);
+
 /* Writer, after prepare of the same hash. Sets the location; returns the one
  * before, 0 if the key is new. */
 uint64_t bkv_keydir_put(struct bkv_keydir *kd, const struct bkv_hash *hash, uint64_t location);

@@ -355,6 +355,12 @@ uint64_t bkv_table_put(struct bkv_keydir *kd, const struct key *key, uint64_t lo
     return 0;
 }
 
+uint64_t bkv_keydir_prepared(const struct bkv_keydir *kd)
+{
+    BKV_ASSERT(kd->plan.slot != NULL);
+    return kd->plan.exists ? slot_get(&kd->plan.slot->w1) & LOCATION_MASK : 0;
+}
+
 uint64_t bkv_keydir_put(struct bkv_keydir *kd, const struct bkv_hash *hash, uint64_t location)
 {
     struct key key = key_of(hash);

@@ -27,6 +27,11 @@ void bkv_name_checkpoint(char name[BKV_NAME_SIZE], uint32_t partition)
     (void)snprintf(name, BKV_NAME_SIZE, "partition_%" PRIu32 "/keydir.ckp", partition);
 }
 
+void bkv_name_reserve(char name[BKV_NAME_SIZE], uint32_t partition)
+{
+    (void)snprintf(name, BKV_NAME_SIZE, "partition_%" PRIu32 "/reserve.tmp", partition);
+}
+
 static bool parse_numbered(const char *name, const char *prefix, const char *suffix, uint64_t *id)
 {
     size_t prefix_size = strlen(prefix);
@@ -47,6 +52,15 @@ static bool parse_numbered(const char *name, const char *prefix, const char *suf
     return strcmp(p, suffix) == 0;
 }
 
+bool bkv_name_parse_partition(const char *name, uint32_t *partition)
+{
+    uint64_t number = 0;
+    if (strcmp(name, "partition_0") != 0 && !parse_numbered(name, "partition_", "", &number))
+        return false;
+    *partition = (uint32_t)number;
+    return number < BITKV_PARTITIONS_MAX;
+}
+
 enum bkv_file_kind bkv_name_parse(const char *name, uint64_t *id)
 {
     if (parse_numbered(name, "data_", ".db", id))
@@ -56,7 +70,8 @@ enum bkv_file_kind bkv_name_parse(const char *name, uint64_t *id)
     if (strcmp(name, "keydir.ckp") == 0)
         return BKV_FILE_CHECKPOINT;
     if (parse_numbered(name, "data_", ".db.tmp", id) ||
-        parse_numbered(name, "hint_", ".ht.tmp", id) || strcmp(name, "keydir.ckp.tmp") == 0)
+        parse_numbered(name, "hint_", ".ht.tmp", id) || strcmp(name, "keydir.ckp.tmp") == 0 ||
+        strcmp(name, "reserve.tmp") == 0)
         return BKV_FILE_TEMPORARY;
     return BKV_FILE_OTHER;
 }

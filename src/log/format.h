@@ -6,6 +6,8 @@
 #ifndef BKV_LOG_FORMAT_H
 #define BKV_LOG_FORMAT_H
 
+#include <bitkv.h>
+
 #include <stdint.h>
 
 #define BKV_FORMAT_VERSION 2u
@@ -41,10 +43,19 @@ enum bkv_record_type {
     BKV_RECORD_PUT = 1,
     BKV_RECORD_DELETE = 2, /* tombstone */
     BKV_RECORD_MARK = 3,   /* all before (segment id, offset) is durable */
+    BKV_RECORD_BATCH = 4,  /* the records behind it are a partition's part of a batch */
 };
 
 /* Value of a mark: u64 segment id, u64 offset. It has no key. */
 #define BKV_MARK_SIZE 16u
+
+/* Value of a batch's header: u32 number of records that follow, in the same
+ * segment; u32 number of peers; of each peer u32 partition, u32 number of
+ * records, u64 sequence of the header there. It has no key. The participant
+ * with the lowest index has all others for peers, each of those has it alone. */
+#define BKV_BATCH_FIXED     8u
+#define BKV_BATCH_PEER      16u
+#define BKV_BATCH_PEERS_MAX (BITKV_PARTITIONS_MAX - 1u)
 
 /* --- segments -------------------------------------------------------------- */
 /*

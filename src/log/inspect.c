@@ -174,7 +174,7 @@ static int walk_record(struct walk *walk, const struct bkv_scan_item *item)
         take_mark(in, item);
         return BITKV_OK;
     }
-    if (walk->hint == NULL)
+    if (walk->hint == NULL || bkv_record_is_keyless(&item->record))
         return BITKV_OK;
     bool same = false;
     int rc = compare_hint(in, walk->hint, item, &same);

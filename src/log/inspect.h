@@ -16,8 +16,8 @@ enum bkv_inspect_severity {
 };
 
 struct bkv_inspect_result {
-    uint64_t records, tombstones, marks;
-    uint64_t bytes; /* read */
+    uint64_t records, tombstones, marks; /* headers of batches count as marks */
+    uint64_t bytes;                      /* read */
     uint64_t segments, hints, checkpoints;
     uint64_t findings; /* warnings and errors */
 };

@@ -96,9 +96,20 @@ static inline bool bkv_record_plausible(const struct bkv_record *record)
         return record->flags == 0 && record->key_size > 0 && record->value_size == 0;
     case BKV_RECORD_MARK:
         return record->flags == 0 && record->key_size == 0 && record->value_size == BKV_MARK_SIZE;
+    case BKV_RECORD_BATCH:
+        return record->flags == 0 && record->key_size == 0 &&
+               record->value_size >= BKV_BATCH_FIXED &&
+               (record->value_size - BKV_BATCH_FIXED) % BKV_BATCH_PEER == 0 &&
+               (record->value_size - BKV_BATCH_FIXED) / BKV_BATCH_PEER <= BKV_BATCH_PEERS_MAX;
     default:
         return false;
     }
+}
+
+/* A record of the log's own: no key, in no hint. */
+static inline bool bkv_record_is_keyless(const struct bkv_record *record)
+{
+    return record->type == BKV_RECORD_MARK || record->type == BKV_RECORD_BATCH;
 }
 
 /* Verifies a record of `size` bytes (as located, padding included) that lies

@@ -4,8 +4,8 @@
  * else: by a ring, or by a thread of the pool.
  *
  * The read was located once, and stays with that: logs are never changed, so
- * what lies there is what the key had at that moment, whatever is put, deleted
- * or closed meanwhile. A reference to the open file keeps it readable.
+ * what lies there is what the key had at that moment, whatever is put, deleted,
+ * expires or is closed meanwhile. A reference to the open file keeps it readable.
  *
  * Descriptors belong to the database: closing it closes them, references or
  * not. So whoever uses `fd` does so in an epoch section of an open database.
@@ -39,6 +39,7 @@ void bkv_cold_begin(struct bkv_cold *cold, const struct bkv_located *found)
         .size = found->size,
         .seed = found->segment->seed,
         .segment_id = found->segment->id,
+        .now_ms = bkv_store_now_ms(found->partition->store),
         .partition_index = found->partition->index,
     };
     if (found->mapping == NULL) {
@@ -86,7 +87,8 @@ int bkv_cold_deliver(const struct bkv_cold *cold, const char *path, const void *
                      const void *key, size_t key_size, struct bkv_sink *sink)
 {
     struct bkv_record record;
-    if (sink->kind == BKV_SINK_NONE && bkv_record_is_of(bytes, cold->size, key, key_size))
+    if (sink->kind == BKV_SINK_NONE && bkv_record_is_of(bytes, cold->size, key, key_size) &&
+        bkv_record_deadline(bytes) > cold->now_ms)
         return BITKV_OK;
     if (!bkv_record_verify(bytes, cold->size, cold->seed, cold->offset, &record))
         return bkv_record_damaged(path, cold->partition_index, cold->segment_id, cold->offset,
@@ -96,6 +98,8 @@ int bkv_cold_deliver(const struct bkv_cold *cold, const char *path, const void *
     if (record.type != BKV_RECORD_PUT || record.key_size != key_size ||
         memcmp(bkv_record_key(bytes), key, key_size) != 0)
         return BKV_OTHER_KEY;
+    if (bkv_record_deadline(bytes) <= cold->now_ms)
+        return BITKV_NOT_FOUND;
     return bkv_deliver(sink, NULL, bkv_record_value(bytes, &record), record.value_size);
 }
 

@@ -278,6 +278,15 @@ static int take_tombstone(struct bkv_compaction *c, const struct bkv_entry *entr
     return copy_record(c, &hash, bytes, &record, crc, &packed);
 }
 
+/* A new key of a batch that is being written has a place behind the log's end,
+ * which may yet be taken back (batch.c): the key is absent so far. */
+static bool is_uncommitted(const struct bkv_partition *p, uint64_t location)
+{
+    const struct bkv_segment *segment = bkv_table_get(&p->table, bkv_location_segment(location));
+    return bkv_location_offset(location) >=
+           atomic_load_explicit(&segment->size, memory_order_acquire);
+}
+
 /* What the KeyDir has for each entry; 0: nothing. */
 static int look_up(const struct bkv_compaction *c, const struct bkv_entry *entries, size_t count,
                    uint64_t *locations)
@@ -297,7 +306,8 @@ static int look_up(const struct bkv_compaction *c, const struct bkv_entry *entri
     for (size_t i = 0; i < count; i++) {
         struct bkv_hash hash = bkv_entry_hash(&entries[i]);
         locations[i] = 0;
-        (void)bkv_keydir_find(keydir, &hash, &locations[i]);
+        if (bkv_keydir_find(keydir, &hash, &locations[i]) && is_uncommitted(c->p, locations[i]))
+            locations[i] = 0;
     }
     bkv_epoch_exit(slot);
     return BITKV_OK;
@@ -444,13 +454,13 @@ static void abandon(struct bkv_compaction *c)
     bkv_segment_unref(c->output);
 }
 
-int bkv_compact_run(struct bkv_partition *p, const struct bkv_run *run, const struct bkv_pace *pace)
+static int run_once(struct bkv_partition *p, const struct bkv_run *run, const struct bkv_pace *pace)
 {
     struct bkv_compaction c = {
         .p = p,
         .run = run,
         .pace = pace,
-        .now_ms = bkv_wall_ms(),
+        .now_ms = bkv_store_now_ms(p->store),
         .file = BKV_FILE_NONE,
         .input_file = BKV_FILE_NONE,
     };
@@ -464,5 +474,13 @@ int bkv_compact_run(struct bkv_partition *p, const struct bkv_run *run, const st
     bkv_mfree(c.moves);
     bkv_mfree(c.buffer);
     bkv_mfree(c.window);
+    return rc;
+}
+
+int bkv_compact_run(struct bkv_partition *p, const struct bkv_run *run, const struct bkv_pace *pace)
+{
+    int rc = run_once(p, run, pace);
+    if (rc == BITKV_ERR_NO_SPACE && bkv_reserve_release(p))
+        rc = run_once(p, run, pace);
     return rc;
 }

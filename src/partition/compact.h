@@ -5,6 +5,7 @@
  *   victims.c   which neighbours in the log are worth it
  *   sieve.c     which of their tombstones some older segment still needs
  *   compact.c   their survivors, copied to one output segment
+ *   reserve.c   space for the output, if the disk is full
  *   install.c   the output takes the inputs' place: on disk by one rename, then
  *               in the KeyDir key by key, then in the list
  *   removal.c   the worker unlinks the inputs when nobody can be reading them
@@ -113,8 +114,9 @@ struct bkv_compaction {
     size_t window_size, window_capacity;
 };
 
-/* Copies what survives of the run and puts it in its place. The caller holds
- * compact_mutex. After an error nothing has changed. */
+/* Copies what survives of the run and puts it in its place; when there is no
+ * space, once more with the reserve's. The caller holds compact_mutex. After an
+ * error nothing has changed. */
 int bkv_compact_run(struct bkv_partition *p, const struct bkv_run *run,
                     const struct bkv_pace *pace);
 
@@ -132,6 +134,13 @@ void bkv_compact_output_name(char name[BKV_NAME_SIZE], const struct bkv_partitio
 
 /* The output is whole but for its sync. */
 int bkv_compact_install(struct bkv_compaction *c);
+
+/* --- reserve.c: under compact_mutex -------------------------------------------------------------
+ */
+
+void bkv_reserve_prepare(struct bkv_partition *p);
+/* True if there was one: its space is free now. */
+bool bkv_reserve_release(struct bkv_partition *p);
 
 /* --- removal.c -------------------------------------------------------------------------------- */
 

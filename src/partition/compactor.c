@@ -89,6 +89,8 @@ static double rest_factor(const struct bkv_partition *p, const struct bkv_look *
     double threshold = p->store->options.fragmentation_threshold;
     double begin = threshold * BKV_COMPACT_BEGIN;
     double share = bkv_look_share(look);
+    if (atomic_load(&p->out_of_space))
+        return 0.0;
     if (share <= begin)
         return REST_FACTOR;
     return share >= threshold ? 0.0 : REST_FACTOR / 2.0 * (threshold - share) / (threshold - begin);
@@ -123,6 +125,7 @@ static bool run_once(struct bkv_partition *p, uint64_t *wait_ns)
         return false;
     }
     (void)pthread_mutex_lock(&p->compact_mutex);
+    bkv_reserve_prepare(p);
     bool found = bkv_run_choose(p, &look, &run);
     int rc = BITKV_OK;
     if (found) {
@@ -136,7 +139,7 @@ static bool run_once(struct bkv_partition *p, uint64_t *wait_ns)
         struct bkv_pace pace = {.slice = background_slice, .user = &b};
         rc = bkv_compact_run(p, &run, &pace);
     } else if (look.next_due_ms != 0) {
-        uint64_t now_ms = bkv_wall_ms();
+        uint64_t now_ms = bkv_store_now_ms(p->store);
         *wait_ns = bkv_max64(1, look.next_due_ms - bkv_min64(now_ms, look.next_due_ms)) * 1000000u;
     }
     (void)pthread_mutex_unlock(&p->compact_mutex);
@@ -148,6 +151,16 @@ static bool run_once(struct bkv_partition *p, uint64_t *wait_ns)
     return found && rc == BITKV_OK;
 }
 
+/* What the run has freed is there when the worker has unlinked the inputs. */
+static void restore_reserve(struct bkv_partition *p)
+{
+    for (unsigned i = 0; i < REMOVAL_WAITS && bkv_removed_pending(p) && !stopping(p); i++)
+        bkv_sleep_us(1000);
+    (void)pthread_mutex_lock(&p->compact_mutex);
+    bkv_reserve_prepare(p);
+    (void)pthread_mutex_unlock(&p->compact_mutex);
+}
+
 static void *compactor_main(void *partition)
 {
     struct bkv_partition *p = partition;
@@ -157,9 +170,12 @@ static void *compactor_main(void *partition)
     while (!stopping(p)) {
         uint64_t wait_ns = 0;
         atomic_store_explicit(&p->compact_wake, 0, memory_order_seq_cst);
-        while (!stopping(p) && atomic_load(&p->failed) == 0 && run_once(p, &wait_ns))
-            ;
-        if (wait_ns == RETRY_NS) /* whatever wakes us: not at once */
+        while (!stopping(p) && atomic_load(&p->failed) == 0 && run_once(p, &wait_ns)) {
+            if (atomic_load(&p->reserve_owed))
+                restore_reserve(p);
+        }
+        atomic_store(&p->reserve_owed, false); /* there is no more to be had: writers may try */
+        if (wait_ns == RETRY_NS)               /* whatever wakes us: not at once */
             rest(p, 1000000000u);
         if (!stopping(p))
             bkv_futex_wait(&p->compact_wake, 0, wait_ns);
@@ -197,6 +213,7 @@ void bkv_compactor_stop(struct bkv_partition *p)
         (void)pthread_join(p->compactor, NULL);
         p->compactor_started = false;
     }
+    (void)bkv_reserve_release(p);
 }
 
 /* --- by hand --------------------------------------------------------------------------------- */
@@ -242,6 +259,7 @@ static int run_by_hand(struct bkv_partition *p, uint64_t after, uint64_t end,
     struct bkv_run run;
     int rc = BITKV_OK;
     (void)pthread_mutex_lock(&p->compact_mutex);
+    bkv_reserve_prepare(p);
     *found = bkv_run_next(p, after, end, &run);
     if (*found) {
         *last = run.segments[run.count - 1]->last_sequence;

@@ -76,6 +76,7 @@ static int make_durable(struct bkv_compaction *c)
     if (rc == BITKV_OK) {
         atomic_store(&c->output->hint_bytes, hint_bytes);
         c->output->summary = c->hint.info.summary;
+        c->output->lasting = c->output->summary.expiring_bytes == 0;
     }
     return rc;
 }

@@ -91,15 +91,24 @@ int bkv_partition_start(struct bkv_partition **out, struct bkv_store *store, uin
     return BITKV_OK;
 }
 
-int bkv_partition_await(struct bkv_partition *p)
+int bkv_partition_await(struct bkv_partition *p, enum bkv_opening stage)
 {
     (void)pthread_mutex_lock(&p->open_wait_mutex);
-    while (!p->recovered)
+    while (p->stage < stage && p->open_result == BITKV_OK)
         (void)pthread_cond_wait(&p->open_wait, &p->open_wait_mutex);
+    int rc = p->open_result;
     (void)pthread_mutex_unlock(&p->open_wait_mutex);
-    if (p->open_result != BITKV_OK)
+    if (rc != BITKV_OK)
         bkv_error_context_set(p->open_context);
-    return p->open_result;
+    return rc;
+}
+
+void bkv_partition_leave(struct bkv_partition *p, enum bkv_opening stage)
+{
+    (void)pthread_mutex_lock(&p->open_wait_mutex);
+    p->leave = stage;
+    (void)pthread_cond_broadcast(&p->open_wait);
+    (void)pthread_mutex_unlock(&p->open_wait_mutex);
 }
 
 int bkv_partition_stop(struct bkv_partition *p, bool clean)
@@ -107,7 +116,10 @@ int bkv_partition_stop(struct bkv_partition *p, bool clean)
     int rc = BITKV_OK;
     if (p->thread_started) {
         p->stop_clean = clean;
+        (void)pthread_mutex_lock(&p->open_wait_mutex);
         atomic_store_explicit(&p->stopping, true, memory_order_release);
+        (void)pthread_cond_broadcast(&p->open_wait); /* it may not have begun to work */
+        (void)pthread_mutex_unlock(&p->open_wait_mutex);
         bkv_worker_wake(p);
         (void)pthread_join(p->thread, NULL);
         rc = p->stop_result;
@@ -147,7 +159,7 @@ static void add_keys_and_segments(struct bkv_partition *p, bitkv_statistics *s)
         s->dead_bytes += used - live;
         s->disk_bytes += atomic_load(&g->disk_bytes) + atomic_load(&g->hint_bytes);
     }
-    s->disk_bytes += atomic_load(&p->checkpoint_bytes);
+    s->disk_bytes += atomic_load(&p->checkpoint_bytes) + atomic_load(&p->reserve_bytes);
 }
 
 static void add_recovery(bitkv_recovery *sum, const bitkv_recovery *one)

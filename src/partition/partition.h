@@ -7,6 +7,7 @@
 #ifndef BKV_PARTITION_PARTITION_H
 #define BKV_PARTITION_PARTITION_H
 
+#include "base/clock.h"
 #include "base/epoch.h"
 #include "base/hash.h"
 #include "base/limits.h"
@@ -20,12 +21,21 @@
 struct bkv_store {
     struct bkv_dir dir;
     struct bkv_manifest manifest;
-    bitkv_options options;      /* checked, with every default filled in */
-    bool mapped;                /* BITKV_IO_MMAP runs, else BITKV_IO_PWRITE */
-    uint32_t open_segments_max; /* of one partition */
-    uint32_t sealed_max;        /* full segments of one that wait for their sync */
-    uint64_t readers_max;       /* descriptors of all, up to which cold reads take some */
+    struct bkv_partition **partitions; /* all, in order of their index */
+    bitkv_options options;             /* checked, with every default filled in */
+    struct bkv_clock clock;            /* by which records expire */
+    bool mapped;                       /* BITKV_IO_MMAP runs, else BITKV_IO_PWRITE */
+    uint32_t open_segments_max;        /* of one partition */
+    uint32_t sealed_max;               /* full segments of one that wait for their sync */
+    uint64_t readers_max;              /* descriptors of all, up to which cold reads take some */
 };
+
+/* The time that deadlines of records are compared with: one that is not larger
+ * has passed. Milliseconds since 1970; any thread. */
+static inline uint64_t bkv_store_now_ms(const struct bkv_store *store)
+{
+    return bkv_clock_ms(&store->clock);
+}
 
 /* A message for the log callback, if there is one. */
 void bkv_log(const struct bkv_store *store, bitkv_log_level level, const char *format, ...)
@@ -36,8 +46,19 @@ struct bkv_partition;
 /* Starts the partition's thread, which recovers it; several may be started
  * before the first is awaited. */
 int bkv_partition_start(struct bkv_partition **out, struct bkv_store *store, uint32_t index);
-/* Waits for the recovery and returns its result. */
-int bkv_partition_await(struct bkv_partition *partition);
+/* The stages of opening: when all partitions have reached the first one, what is to
+ * become of batches that lie in several is decided for all
+ * (bkv_partitions_decide()); when all have reached the second one, they may write. */
+enum bkv_opening {
+    BKV_OPENING_BEGUN,
+    BKV_OPENING_READ,      /* the log is read, no file is changed */
+    BKV_OPENING_RECOVERED, /* it serves, but nobody has appended anything */
+};
+/* Waits until the stage is reached, and returns how it went so far. */
+int bkv_partition_await(struct bkv_partition *partition, enum bkv_opening stage);
+void bkv_partition_leave(struct bkv_partition *partition, enum bkv_opening stage);
+/* All have reached BKV_OPENING_READ, and may not have left it. BITKV_ERR_NO_MEMORY. */
+int bkv_partitions_decide(struct bkv_partition *const *partitions, uint32_t count);
 /* Seals what is open, stops the thread and frees all. `clean`: sync, trim and
  * checkpoint first; their first error is returned. No operation may run. */
 int bkv_partition_stop(struct bkv_partition *partition, bool clean);
@@ -81,6 +102,16 @@ uint32_t bkv_partition_snapshot_tables(const struct bkv_partition_snapshot *snap
 
 /* --- every record of a snapshot: walk.c ------------------------------------------ */
 
+/* A record that is shown; what the callback of a scan is given in truth. */
+struct bkv_shown {
+    bitkv_record record;
+    uint64_t deadline; /* milliseconds since 1970; UINT64_MAX: it never expires */
+};
+static inline uint64_t bkv_shown_deadline(const bitkv_record *record)
+{
+    return ((const struct bkv_shown *)record)->deadline;
+}
+
 /* For one thread at a time. What it has shown lies in memory of its own, or in
  * mappings that it keeps: both outlive the database. */
 struct bkv_walk;
@@ -97,15 +128,24 @@ void bkv_walk_begin(struct bkv_walk *walk, struct bkv_partition *partition,
  * BKV_WALK_PAUSE: none yet, call again, in another section; BITKV_ERR_NO_MEMORY:
  * as if it had not been called. */
 #define BKV_WALK_PAUSE 2
-int bkv_walk_next(struct bkv_walk *walk, struct bkv_epoch_slot *slot, bitkv_record *record);
+int bkv_walk_next(struct bkv_walk *walk, struct bkv_epoch_slot *slot, struct bkv_shown *shown);
 /* The first of the records that could not be shown: its code, the text in the
  * thread's context. BITKV_OK if there was none. */
 int bkv_walk_failure(const struct bkv_walk *walk);
+
+/* The record that a read went by. */
+struct bkv_seen {
+    uint64_t location; /* 0: the KeyDir has none. Of this section; also of a record
+                        * that has expired, or is another key's of the same fingerprint */
+    uint64_t sequence; /* of a key that is there */
+    uint64_t deadline; /* of any; UINT64_MAX: never */
+};
 
 /* Where the value that was read goes. */
 struct bkv_sink {
     enum bkv_sink_kind {
         BKV_SINK_NONE,     /* only whether the key is there */
+        BKV_SINK_VERIFY,   /* the same, and the record is verified */
         BKV_SINK_BUFFER,   /* into buffer, of size capacity */
         BKV_SINK_ALLOCATE, /* buffer is allocated, with a NUL byte behind the value */
         BKV_SINK_VIEW,     /* view is filled in */
@@ -113,7 +153,8 @@ struct bkv_sink {
     void *buffer;
     size_t capacity;
     bitkv_view *view;
-    size_t size; /* out: of the value, also if it did not fit */
+    size_t size;           /* out: of the value, also if it did not fit */
+    struct bkv_seen *seen; /* out; NULL: nobody asks */
 };
 
 /* The calls run in the caller's thread, inside of its epoch section `slot`,
@@ -125,12 +166,20 @@ int bkv_partition_get(struct bkv_partition *partition, struct bkv_epoch_slot *sl
 int bkv_partition_get_at(struct bkv_partition *partition, struct bkv_epoch_slot *slot,
                          const struct bkv_partition_snapshot *snapshot, const struct bkv_hash *hash,
                          const void *key, size_t key_size, struct bkv_sink *sink);
+/* The same for somebody who is going to write: not counted as a read. */
+int bkv_partition_look(struct bkv_partition *partition, struct bkv_epoch_slot *slot,
+                       const struct bkv_hash *hash, const void *key, size_t key_size,
+                       struct bkv_sink *sink);
 /* Writes: prefetch the KeyDir's lines before (bkv_partition_prefetch_put() or
  * _slot()). With `unsynced` they do not wait for a sync: *unsynced receives the position
  * that has to be synced yet, 0 if none has to. */
 int bkv_partition_put(struct bkv_partition *partition, const struct bkv_hash *hash, const void *key,
                       size_t key_size, const void *value, size_t value_size,
                       bitkv_durability durability, uint64_t *unsynced);
+/* A record of another database, with its own deadline. */
+int bkv_partition_put_until(struct bkv_partition *partition, const struct bkv_hash *hash,
+                            const bitkv_record *record, uint64_t deadline,
+                            bitkv_durability durability);
 int bkv_partition_del(struct bkv_partition *partition, const struct bkv_hash *hash, const void *key,
                       size_t key_size, bitkv_durability durability, uint64_t *unsynced);
 int bkv_partition_sync(struct bkv_partition *partition);
@@ -142,6 +191,45 @@ int bkv_partition_compact(struct bkv_partition *partition, int (*slice)(void *us
 uint64_t bkv_partition_compactable(struct bkv_partition *partition);
 /* Adds its figures to `statistics`; gauges of the whole database are left. */
 void bkv_partition_stats(struct bkv_partition *partition, bitkv_statistics *statistics);
+
+/* --- condition.c: writes that depend on what is there ------------------------------- */
+
+#define BKV_COUNTER_SIZE 8u
+
+/* Milliseconds until then; UINT64_MAX if never. */
+static inline uint64_t bkv_remaining_ms(const struct bkv_store *store, uint64_t deadline)
+{
+    if (deadline == UINT64_MAX)
+        return UINT64_MAX;
+    uint64_t now = bkv_store_now_ms(store);
+    return deadline > now ? deadline - now : 0;
+}
+
+struct bkv_change {
+    const void *key, *value;
+    size_t key_size, value_size;
+    uint64_t ttl_ms;  /* as in bitkv_put_options */
+    uint64_t version; /* of BITKV_IF_VERSION */
+    bitkv_condition condition;
+    bitkv_durability durability;
+};
+
+/* As the calls of bitkv.h that are named so. `version` and `result`: set if
+ * BITKV_OK. */
+int bkv_partition_put_if(struct bkv_partition *partition, struct bkv_epoch_slot *slot,
+                         const struct bkv_hash *hash, const struct bkv_change *change,
+                         uint64_t *version);
+int bkv_partition_del_if(struct bkv_partition *partition, struct bkv_epoch_slot *slot,
+                         const struct bkv_hash *hash, const struct bkv_change *change);
+int bkv_partition_touch(struct bkv_partition *partition, struct bkv_epoch_slot *slot,
+                        const struct bkv_hash *hash, const void *key, size_t key_size,
+                        uint64_t ttl_ms);
+int bkv_partition_info(struct bkv_partition *partition, struct bkv_epoch_slot *slot,
+                       const struct bkv_hash *hash, const void *key, size_t key_size,
+                       bitkv_key_info *info);
+int bkv_partition_add(struct bkv_partition *partition, struct bkv_epoch_slot *slot,
+                      const struct bkv_hash *hash, const void *key, size_t key_size, int64_t delta,
+                      int64_t *result);
 
 /* --- gets in a pipeline: each stage for all keys, then the next --------------------
  *
@@ -188,6 +276,7 @@ struct bkv_cold {
     uint64_t location;
     uint64_t offset, size; /* in the file */
     uint64_t seed, segment_id;
+    uint64_t now_ms; /* of the locate: the get's moment */
     uint32_t partition_index;
 };
 

@@ -11,6 +11,10 @@
  *   key's location               again under the lock
  *   the record does not verify   it is damaged, or could not be read: an
  *                                error, never "not found", never served
+ *
+ * A record whose deadline has passed counts as absent. Only a record that has
+ * one costs a look at the clock, and only one that verifies is believed to have
+ * expired.
  */
 #include "partition/state.h"
 
@@ -55,33 +59,75 @@ static int damaged(const struct bkv_located *t)
                               t->offset, t->size, bkv_mapping_faulted(t->mapping));
 }
 
+static inline bool expired(const struct bkv_located *t, const uint8_t *bytes)
+{
+    uint64_t deadline = bkv_record_deadline(bytes);
+    return BKV_UNLIKELY(deadline != UINT64_MAX) &&
+           deadline <= bkv_store_now_ms(t->partition->store);
+}
+
+static inline void see(struct bkv_sink *sink, uint64_t location, uint64_t sequence,
+                       uint64_t deadline)
+{
+    if (BKV_UNLIKELY(sink->seen != NULL))
+        *sink->seen =
+            (struct bkv_seen){.location = location, .sequence = sequence, .deadline = deadline};
+}
+
+/* The KeyDir has nothing. */
+static inline int absent(struct bkv_sink *sink)
+{
+    see(sink, 0, 0, UINT64_MAX);
+    return BITKV_NOT_FOUND;
+}
+
+/* The record that lies there is none of this key: its place is all that counts. */
+static inline int other_key(const struct bkv_located *t, struct bkv_sink *sink)
+{
+    see(sink, t->location, 0, UINT64_MAX);
+    return BKV_OTHER_KEY;
+}
+
+/* What `exists` goes by: the head of a record names the key, and has not expired. */
+static inline bool is_there(const struct bkv_located *t, const uint8_t *bytes, const void *key,
+                            size_t key_size, struct bkv_sink *sink)
+{
+    if (!bkv_record_is_of(bytes, t->size, key, key_size) || expired(t, bytes))
+        return false;
+    see(sink, t->location, bkv_record_peek(bytes).sequence, bkv_record_deadline(bytes));
+    return true;
+}
+
 /* `exists` compares the key first: if it is the one, the value need not be
- * read. If not, the checksum tells another key from damage. */
+ * read. If not, or if it has expired, the checksum tells that from damage. */
 static inline int examine(const struct bkv_located *t, const uint8_t *bytes, const void *key,
                           size_t key_size, struct bkv_sink *sink)
 {
     struct bkv_record record;
-    if (sink->kind == BKV_SINK_NONE && bkv_record_is_of(bytes, t->size, key, key_size))
+    if (sink->kind == BKV_SINK_NONE && is_there(t, bytes, key, key_size, sink))
         return BITKV_OK;
     if (BKV_UNLIKELY(!bkv_record_verify(bytes, t->size, t->segment->seed, t->offset, &record)))
         return damaged(t);
     if (BKV_UNLIKELY(record.type != BKV_RECORD_PUT || record.key_size != key_size ||
                      memcmp(bkv_record_key(bytes), key, key_size) != 0))
-        return BKV_OTHER_KEY;
+        return other_key(t, sink);
+    see(sink, t->location, record.sequence, bkv_record_deadline(bytes));
+    if (BKV_UNLIKELY(expired(t, bytes)))
+        return BITKV_NOT_FOUND;
     return bkv_deliver(sink, t->mapping, bkv_record_value(bytes, &record), record.value_size);
 }
 
 /* Only whether the key is there: as much as holds it is read, and more only if
  * it is not the one. */
 static bool key_is_there(const struct bkv_located *t, const void *key, size_t key_size,
-                         uint8_t *buffer, size_t capacity)
+                         struct bkv_sink *sink, uint8_t *buffer, size_t capacity)
 {
     /* With a deadline; without one, some of the value comes along. */
     uint64_t size = bkv_min64(t->size, BKV_RECORD_HEADER + BKV_RECORD_DEADLINE + key_size);
     if (size < BKV_RECORD_HEADER || size > capacity ||
         bkv_file_read_exact(&t->mapping->file, buffer, size, t->offset) != BITKV_OK)
         return false;
-    return bkv_record_is_of(buffer, t->size, key, key_size);
+    return is_there(t, buffer, key, key_size, sink);
 }
 
 /* With `wait` false: BKV_COLD if it is not all in memory. */
@@ -90,7 +136,8 @@ static int examine_unmapped(const struct bkv_located *t, const void *key, size_t
 {
     uint8_t stack[SMALL_RECORD];
     uint8_t *bytes = stack;
-    if (wait && sink->kind == BKV_SINK_NONE && key_is_there(t, key, key_size, stack, sizeof stack))
+    if (wait && sink->kind == BKV_SINK_NONE &&
+        key_is_there(t, key, key_size, sink, stack, sizeof stack))
         return BITKV_OK;
     if (t->size > sizeof stack) {
         bytes = bkv_malloc(t->size);
@@ -155,7 +202,7 @@ static int get_pinned(struct bkv_partition *p, struct bkv_epoch_slot *slot,
         bool same = found && bkv_table_get(&p->table, bkv_location_segment(location)) == segment;
         if (rc != BITKV_OK) {
             if (!found || same)
-                return found ? rc : BITKV_NOT_FOUND;
+                return found ? rc : absent(sink);
             continue; /* it lies elsewhere by now */
         }
         if (same) {
@@ -167,7 +214,7 @@ static int get_pinned(struct bkv_partition *p, struct bkv_epoch_slot *slot,
         }
         bkv_mapping_unref(pinned);
         if (!found)
-            return BITKV_NOT_FOUND;
+            return absent(sink);
     }
 }
 
@@ -183,7 +230,7 @@ static int get_settled(struct bkv_partition *p, struct bkv_epoch_slot *slot,
         bool found = bkv_keydir_find(p->keydir, hash, &location);
         bkv_unlock(&p->lock);
         if (!found)
-            return BITKV_NOT_FOUND;
+            return absent(sink);
         struct bkv_located t = target_of(p, location); /* still in the section: not reclaimed */
         if (t.mapping != NULL) {
             int rc = examine_target(&t, key, key_size, sink);
@@ -198,30 +245,50 @@ static int get_settled(struct bkv_partition *p, struct bkv_epoch_slot *slot,
 
 /* --- the operations ---------------------------------------------------------- */
 
+/* A batch that failed was taken back while we looked at the place that it had for
+ * the key (batch.c): no damage, then. */
+static bool was_taken_back(const struct bkv_located *found, const struct bkv_hash *hash)
+{
+    uint64_t location = 0;
+    bkv_lock(&found->partition->lock);
+    bool there = bkv_keydir_find(found->partition->keydir, hash, &location);
+    bkv_unlock(&found->partition->lock);
+    return !there || location != found->location;
+}
+
 /* The end of every get from memory. */
 static inline int finish(const struct bkv_located *found, struct bkv_epoch_slot *slot,
                          const struct bkv_hash *hash, const void *key, size_t key_size,
                          struct bkv_sink *sink, int rc)
 {
-    if (BKV_UNLIKELY(rc == BKV_OTHER_KEY))
+    if (BKV_UNLIKELY(rc == BKV_OTHER_KEY ||
+                     (rc == BITKV_ERR_CORRUPT && was_taken_back(found, hash))))
         rc = get_settled(found->partition, slot, hash, key, key_size, sink);
-    count(found->partition, slot, rc);
     return rc;
 }
 
 /* What is left once the KeyDir has answered. */
-static inline int read_found(const struct bkv_located *found, struct bkv_epoch_slot *slot,
+static inline int look_found(const struct bkv_located *found, struct bkv_epoch_slot *slot,
                              const struct bkv_hash *hash, const void *key, size_t key_size,
                              struct bkv_sink *sink)
 {
     int rc;
     if (found->segment == NULL)
-        rc = BITKV_NOT_FOUND;
+        rc = absent(sink);
     else if (BKV_LIKELY(found->mapping != NULL))
         rc = examine_target(found, key, key_size, sink);
     else
         rc = get_pinned(found->partition, slot, hash, found->location, key, key_size, sink);
     return finish(found, slot, hash, key, key_size, sink, rc);
+}
+
+static inline int read_found(const struct bkv_located *found, struct bkv_epoch_slot *slot,
+                             const struct bkv_hash *hash, const void *key, size_t key_size,
+                             struct bkv_sink *sink)
+{
+    int rc = look_found(found, slot, hash, key, key_size, sink);
+    count(found->partition, slot, rc);
+    return rc;
 }
 
 static inline struct bkv_located find(struct bkv_partition *p, const struct bkv_hash *hash)
@@ -271,6 +338,14 @@ int bkv_partition_get_at(struct bkv_partition *p, struct bkv_epoch_slot *slot,
     }
     count(p, slot, rc);
     return rc;
+}
+
+int bkv_partition_look(struct bkv_partition *p, struct bkv_epoch_slot *slot,
+                       const struct bkv_hash *hash, const void *key, size_t key_size,
+                       struct bkv_sink *sink)
+{
+    struct bkv_located found = find(p, hash);
+    return look_found(&found, slot, hash, key, key_size, sink);
 }
 
 /* --- in a pipeline ------------------------------------------------------------------------- */
@@ -325,7 +400,11 @@ int bkv_partition_try_found(const struct bkv_located *found, struct bkv_epoch_sl
         return read_found(found, slot, hash, key, key_size, sink);
     }
     int rc = examine_unmapped(found, key, key_size, sink, false);
-    return rc == BKV_COLD ? rc : finish(found, slot, hash, key, key_size, sink, rc);
+    if (rc == BKV_COLD)
+        return rc;
+    rc = finish(found, slot, hash, key, key_size, sink, rc);
+    count(found->partition, slot, rc);
+    return rc;
 }
 
 void bkv_partition_count_get(struct bkv_partition *p, const struct bkv_epoch_slot *slot, int rc)

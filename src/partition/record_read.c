@@ -39,6 +39,7 @@ int bkv_deliver(struct bkv_sink *sink, struct bkv_mapping *mapping, const uint8_
     sink->size = size;
     switch (sink->kind) {
     case BKV_SINK_NONE:
+    case BKV_SINK_VERIFY:
         return BITKV_OK;
     case BKV_SINK_BUFFER:
         if (size > sink->capacity)

@@ -6,7 +6,8 @@
  *   2. put segments in order of their first sequence numbers; drop those that
  *      compaction has replaced, and did not come to remove
  *   3. load the checkpoint, if it fits (recovery_load.c)
- *   4. replay what it does not cover (replay.c)
+ *   4. replay what it does not cover (replay.c), wait for the other partitions if
+ *      there are batches that lie in several (batch_recovery.c)
  *   5. repair, unless read-only: remove leftovers, cut the torn tail, drop
  *      what was behind it
  *   6. go on in the last segment, or begin a new one at the first write
@@ -404,7 +405,9 @@ static int trim_file(struct bkv_recover *r, struct bkv_found *f)
     char name[BKV_NAME_SIZE];
     bkv_name_data(name, p->index, f->id);
     struct bkv_file file;
-    int rc = bkv_file_open(&file, &p->store->dir, name, O_RDWR);
+    int rc = bkv_segment_own(p, f->id, size);
+    if (rc == BITKV_OK)
+        rc = bkv_file_open(&file, &p->store->dir, name, O_RDWR);
     if (rc != BITKV_OK)
         return rc == BITKV_NOT_FOUND ? BITKV_ERR_IO : rc;
     rc = bkv_file_truncate(&file, size);
@@ -503,6 +506,7 @@ static void measure_hint(struct bkv_recover *r, const struct bkv_found *f)
         return;
     atomic_store(&f->segment->hint_bytes, size);
     f->segment->summary = info.summary;
+    f->segment->lasting = info.summary.expiring_bytes == 0;
 }
 
 static int set_phases(struct bkv_recover *r)
@@ -525,7 +529,9 @@ static int set_phases(struct bkv_recover *r)
             arm_sync(r, f);
     }
     if (can_resume(p, last)) {
-        int rc = bkv_tail_resume(p, last->segment);
+        int rc = bkv_segment_own(p, last->id, atomic_load(&last->segment->size));
+        if (rc == BITKV_OK)
+            rc = bkv_tail_resume(p, last->segment);
         if (rc != BITKV_OK)
             return rc;
     }
@@ -559,31 +565,66 @@ static int settle(struct bkv_recover *r)
         /* As if it had just been appended: for the sync, and the checkpoint. */
         atomic_store(&p->appended, bkv_max64(1, p->recovery.log_bytes));
     }
+    atomic_store(&p->batch_end, atomic_load(&p->appended));
     p->checkpoint_valid =
         r->adopted && p->recovery.log_records + p->recovery.hint_records == 0 && !r->cut;
     return rc;
 }
 
-int bkv_recover(struct bkv_partition *p)
+static void recover_free(struct bkv_recover *r)
+{
+    bkv_groups_free(r);
+    bkv_mfree(r->found);
+    bkv_mfree(r->orphan_hints);
+    bkv_mfree(r);
+}
+
+static int read_log(struct bkv_recover *r)
+{
+    int rc = list_files(r);
+    if (rc == BITKV_OK && r->checkpoint_found)
+        rc = bkv_recover_checkpoint(r);
+    if (rc == BITKV_OK) {
+        rc = install_segments(r);
+    } else {
+        for (size_t i = 0; i < r->count; i++)
+            bkv_segment_unref(r->found[i].segment);
+        r->count = 0;
+    }
+    return rc == BITKV_OK ? bkv_replay(r) : rc;
+}
+
+int bkv_recover_begin(struct bkv_partition *p, struct bkv_recover **out)
 {
     uint64_t begun = bkv_now_ns();
-    struct bkv_recover r = {.p = p, .start = {.offset = BKV_SEGMENT_HEADER}};
-    int rc = list_files(&r);
-    if (rc == BITKV_OK && r.checkpoint_found)
-        rc = bkv_recover_checkpoint(&r);
-    if (rc == BITKV_OK) {
-        rc = install_segments(&r);
-    } else {
-        for (size_t i = 0; i < r.count; i++)
-            bkv_segment_unref(r.found[i].segment);
-        r.count = 0;
+    *out = NULL;
+    struct bkv_recover *r = bkv_calloc(1, sizeof *r);
+    if (r == NULL)
+        return no_memory();
+    r->p = p;
+    r->start.offset = BKV_SEGMENT_HEADER;
+    int rc = read_log(r);
+    p->recovery.duration_ns = bkv_now_ns() - begun;
+    if (rc != BITKV_OK) {
+        recover_free(r);
+        return rc;
+    }
+    *out = p->recovering = r;
+    return BITKV_OK;
+}
+
+int bkv_recover_end(struct bkv_partition *p, struct bkv_recover *r, bool go_on)
+{
+    uint64_t begun = bkv_now_ns();
+    int rc = BITKV_ERR_CLOSED;
+    if (go_on) {
+        bkv_groups_cut(r);
+        rc = bkv_replay_rest(r);
     }
     if (rc == BITKV_OK)
-        rc = bkv_replay(&r);
-    if (rc == BITKV_OK)
-        rc = settle(&r);
-    bkv_mfree(r.found);
-    bkv_mfree(r.orphan_hints);
-    p->recovery.duration_ns = bkv_now_ns() - begun;
+        rc = settle(r);
+    p->recovering = NULL;
+    recover_free(r);
+    p->recovery.duration_ns += bkv_now_ns() - begun;
     return rc;
 }

@@ -5,6 +5,7 @@
 
 #include "log/checkpoint.h"
 #include "log/hint.h"
+#include "log/scan.h"
 #include "log/segment.h"
 #include "partition/state.h"
 
@@ -31,6 +32,21 @@ struct bkv_place {
     uint64_t offset;
 };
 
+/* A batch's group that lies behind `durable`, and is whole. */
+struct bkv_open_group {
+    struct bkv_place place;
+    uint64_t sequence; /* of the header */
+    size_t first_peer; /* index into open_peers */
+    uint32_t peers;
+};
+
+/* A part of the same batch elsewhere. */
+struct bkv_open_peer {
+    uint32_t partition;
+    uint32_t count;    /* records behind the header */
+    uint64_t sequence; /* of the header there */
+};
+
 struct bkv_recover {
     struct bkv_partition *p;
     struct bkv_found *found;
@@ -48,6 +64,19 @@ struct bkv_recover {
     uint64_t max_id;
     bool cut;
     unsigned warnings;
+
+    /* batch_recovery.c: from the first group on whose peers are elsewhere, nothing
+     * goes into the KeyDir before all partitions are known */
+    bool waiting;
+    struct bkv_place wait_place;
+    uint64_t wait_sequence; /* of the log before */
+    struct bkv_open_group *open_groups;
+    size_t open_count, open_capacity;
+    struct bkv_open_peer *open_peers;
+    size_t peer_count, peer_capacity;
+    uint64_t kept_sequence; /* what is decided: the last of the log */
+    bool cut_decided;
+    struct bkv_place cut_place;
 
     /* a batch on its way into the KeyDir */
     struct bkv_pending {
@@ -68,6 +97,18 @@ int bkv_recover_checkpoint(struct bkv_recover *r);
 
 /* replay.c */
 int bkv_replay(struct bkv_recover *r);
+/* Applies what was held back, as far as it was decided to hold. */
+int bkv_replay_rest(struct bkv_recover *r);
+
+/* batch_recovery.c */
+/* The group whose header the scanner has just delivered, which is not known to be
+ * durable: is it whole? If so, and if it has peers, it is noted, and what follows
+ * waits. The scanner is left behind the header; what `item` points at is gone. */
+int bkv_group_take(struct bkv_recover *r, struct bkv_scanner *scanner, struct bkv_place place,
+                   const struct bkv_scan_item *item, bool *whole);
+/* Cuts the log as decided. */
+void bkv_groups_cut(struct bkv_recover *r);
+void bkv_groups_free(struct bkv_recover *r);
 
 /* Counts a damaged region and warns; BITKV_ERR_CORRUPT with strict recovery. */
 int bkv_recover_damage(struct bkv_recover *r, const char *name, uint64_t offset, uint64_t size,

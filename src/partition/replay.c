@@ -92,6 +92,8 @@ static int flush(struct bkv_recover *r)
 static int add(struct bkv_recover *r, const struct bkv_hash *hash, enum bkv_record_type type,
                uint64_t location)
 {
+    if (r->waiting)
+        return BITKV_OK;
     bkv_keydir_prefetch_table(r->p->keydir, hash);
     r->batch[r->batched++] =
         (struct bkv_pending){.hash = *hash, .location = location, .type = type};
@@ -211,6 +213,7 @@ static int replay_hint(struct bkv_recover *r, struct bkv_found *f, uint64_t from
             atomic_store(&s->size, reader.info.data_size);
             atomic_store(&s->hint_bytes, BKV_HINT_HEADER + reader.info.count * BKV_HINT_ENTRY);
             s->summary = reader.info.summary;
+            s->lasting = s->summary.expiring_bytes == 0;
             r->last_sequence = reader.info.last_sequence;
             *used = true;
         }
@@ -356,10 +359,37 @@ static int judge(struct pass *pass, uint64_t offset, uint64_t size, const char *
     return rc;
 }
 
+/* Counts a record, and takes it to the KeyDir if it has a key. */
+static int apply_record(struct bkv_recover *r, const struct bkv_found *f,
+                        const struct bkv_scan_item *item)
+{
+    struct bkv_partition *p = r->p;
+    p->recovery.log_records++;
+    p->recovery.log_bytes += item->size;
+    if (bkv_record_is_keyless(&item->record))
+        return BITKV_OK;
+    struct bkv_hash hash = bkv_hash(&p->store->manifest.hash_key, item->key, item->record.key_size);
+    return add(r, &hash, (enum bkv_record_type)item->record.type,
+               bkv_location(f->segment->number, item->offset, bkv_size_code(item->size)));
+}
+
+/* What the header of a batch's group says of a log that may end anywhere. A part
+ * of a group that is not whole is none; one that has peers waits for them. */
+static int take_group(struct pass *pass, const struct bkv_scan_item *item)
+{
+    struct bkv_recover *r = pass->r;
+    struct bkv_place place = {.file = pass->index, .offset = item->offset};
+    bool durable, whole;
+    int rc = was_durable(r, place, &durable);
+    if (rc != BITKV_OK || durable)
+        return rc;
+    rc = bkv_group_take(r, &pass->scanner, place, item, &whole);
+    return rc != BITKV_OK || whole ? rc : cut_at(pass, place.offset);
+}
+
 static int take_record(struct pass *pass, const struct bkv_scan_item *item)
 {
     struct bkv_recover *r = pass->r;
-    struct bkv_partition *p = r->p;
     uint64_t sequence = item->record.sequence;
     if (sequence <= r->last_sequence) {
         int rc = judge(pass, item->offset, item->size, "a record out of sequence");
@@ -372,18 +402,17 @@ static int take_record(struct pass *pass, const struct bkv_scan_item *item)
         if (rc != BITKV_OK || r->cut)
             return rc;
     }
+    if (item->record.type == BKV_RECORD_BATCH) {
+        int rc = take_group(pass, item);
+        if (rc != BITKV_OK || r->cut)
+            return rc;
+    }
     pass->gap_allowed = false;
     r->last_sequence = sequence;
     pass->end = item->offset + item->size;
-    p->recovery.log_records++;
-    p->recovery.log_bytes += item->size;
-    if (item->record.type == BKV_RECORD_MARK) {
+    if (item->record.type == BKV_RECORD_MARK)
         take_mark(r, item);
-        return BITKV_OK;
-    }
-    struct bkv_hash hash = bkv_hash(&p->store->manifest.hash_key, item->key, item->record.key_size);
-    return add(r, &hash, (enum bkv_record_type)item->record.type,
-               bkv_location(pass->f->segment->number, item->offset, bkv_size_code(item->size)));
+    return r->waiting ? BITKV_OK : apply_record(r, pass->f, item);
 }
 
 static int take_item(struct pass *pass, const struct bkv_scan_item *item)
@@ -541,4 +570,45 @@ int bkv_replay(struct bkv_recover *r)
             return rc;
     }
     return BITKV_OK;
+}
+
+/* --- what was held back --------------------------------------------------------------- */
+
+/* It has been judged already: what does not verify is skipped. */
+static int apply_rest_of(struct bkv_recover *r, const struct bkv_found *f, uint64_t from,
+                         uint64_t *last)
+{
+    struct bkv_file file;
+    int rc = open_data(r, f, &file);
+    if (rc != BITKV_OK)
+        return rc;
+    struct bkv_scanner scanner;
+    struct bkv_scan_item item = {.kind = BKV_SCAN_RECORD};
+    rc = bkv_scanner_begin(&scanner, &file, f->segment->seed, from, atomic_load(&f->segment->size));
+    while (rc == BITKV_OK && item.kind != BKV_SCAN_END) {
+        rc = bkv_scanner_next(&scanner, &item);
+        if (rc != BITKV_OK || item.kind != BKV_SCAN_RECORD || item.record.sequence <= *last)
+            continue;
+        *last = item.record.sequence;
+        rc = apply_record(r, f, &item);
+    }
+    bkv_scanner_end(&scanner);
+    bkv_file_close(&file);
+    return rc;
+}
+
+int bkv_replay_rest(struct bkv_recover *r)
+{
+    if (!r->waiting)
+        return BITKV_OK;
+    r->waiting = false;
+    uint64_t last = r->wait_sequence;
+    int rc = BITKV_OK;
+    for (size_t i = r->wait_place.file; i < r->count && rc == BITKV_OK; i++) {
+        const struct bkv_found *f = &r->found[i];
+        uint64_t from = i == r->wait_place.file ? r->wait_place.offset : BKV_SEGMENT_HEADER;
+        if (!f->dropped)
+            rc = apply_rest_of(r, f, from, &last);
+    }
+    return rc == BITKV_OK ? flush(r) : rc;
 }

@@ -45,7 +45,7 @@ static int copy_entries(struct bkv_partition *p, const struct bkv_file *file,
             return bkv_error(BITKV_ERR_CORRUPT,
                              "no hint for %s: at offset %llu, %llu bytes are damaged", file->name,
                              (unsigned long long)item.offset, (unsigned long long)item.size);
-        if (item.record.type != BKV_RECORD_MARK) {
+        if (!bkv_record_is_keyless(&item.record)) {
             struct bkv_hash hash =
                 bkv_hash(&p->store->manifest.hash_key, item.key, item.record.key_size);
             struct bkv_entry entry =
@@ -90,7 +90,12 @@ static int write_hint(struct bkv_partition *p, struct bkv_segment *segment,
 static int trim(struct bkv_segment *segment, const struct bkv_file *file)
 {
     uint64_t size = atomic_load(&segment->size);
-    int rc = bkv_file_truncate(file, size);
+    uint64_t file_size = 0;
+    int rc = bkv_file_size(file, &file_size);
+    /* What recovery found is trimmed already, and perhaps shared with a backup:
+     * not even its times are touched. */
+    if (rc == BITKV_OK && file_size != size)
+        rc = bkv_file_truncate(file, size);
     if (rc == BITKV_OK)
         atomic_store(&segment->disk_bytes, size);
     return rc;

@@ -29,7 +29,9 @@
  *       segment's `size`.
  *   I4  The sum of `live_bytes` over all segments is the sum of the sizes of
  *       all locations in the KeyDir, once it is settled.
- *   I5  Everything below `synced` was synced, directory entries included.
+ *   I5  Everything below `flushed` was synced, directory entries included. What
+ *       lies below `synced` recovery takes for decided: of each batch in it all
+ *       parts are flushed, and of each batch that lies before one of those.
  *   I6  A segment that was written in this opening and is not FINISHED is
  *       open, with its descriptor.
  *   I7  After a failed sync `failed` is set for good, and nothing is
@@ -39,6 +41,7 @@
 #define BKV_PARTITION_STATE_H
 
 #include "base/assert.h"
+#include "base/bytes.h"
 #include "base/limits.h"
 #include "base/lock.h"
 #include "io/mapping.h"
@@ -75,8 +78,9 @@ struct bkv_segment {
     struct bkv_summary summary; /* valid once FINISHED with a hint */
     _Atomic uint64_t size;      /* bytes used, header included */
     _Atomic uint64_t live_bytes;
-    _Atomic uint64_t disk_bytes;      /* reserved, or the file's size */
-    _Atomic uint64_t hint_bytes;      /* 0: no hint */
+    _Atomic uint64_t disk_bytes; /* reserved, or the file's size */
+    _Atomic uint64_t hint_bytes; /* 0: no hint */
+    bool lasting;                /* under lock; no record of it has a deadline. False: may have */
     struct bkv_segment *_Atomic next; /* in order of the log */
     struct bkv_segment *next_unsynced;
 
@@ -134,6 +138,18 @@ struct bkv_retired {
     struct bkv_retired *next;
 };
 
+/* A set of partitions, by index. */
+#define BKV_PEER_WORDS ((BITKV_PARTITIONS_MAX + 63u) / 64u)
+
+struct bkv_peers {
+    uint64_t words[BKV_PEER_WORDS];
+};
+
+static inline void bkv_peers_add(struct bkv_peers *peers, uint32_t index)
+{
+    peers->words[index / 64] |= 1ull << index % 64;
+}
+
 struct bkv_partition {
     /* read by everyone, written at opening */
     struct bkv_store *store;
@@ -157,6 +173,10 @@ struct bkv_partition {
     struct bkv_segment *unsynced_first, *unsynced_last;
     struct bkv_segment *sealed_first; /* where the worker has to go on */
     uint32_t sealed_count;            /* of this opening: each holds a descriptor */
+    /* Partitions that share batches with this one which no sync has acknowledged
+     * yet; those that a round is just syncing. */
+    struct bkv_peers peers, peers_syncing;
+    _Atomic uint64_t batch_end; /* log position behind the last such batch */
     uint64_t next_id;
     _Atomic uint32_t next_number;
     uint64_t removals; /* segments that were taken out so far */
@@ -171,7 +191,13 @@ struct bkv_partition {
     /* group commit */
     _Alignas(64) pthread_mutex_t sync_mutex;
     pthread_cond_t sync_done;
-    bool sync_running;
+    bool sync_running;  /* a round, which ends with `synced` */
+    bool flush_running; /* its part, or a peer's for us, which ends with `flushed` */
+    bool flushed_new;   /* no mark says how far yet */
+    struct bkv_flushed {
+        uint64_t segment_id, offset; /* of `position` */
+    } flushed_place;
+    _Atomic uint64_t flushed; /* log position: on the disk below, if not yet acknowledged */
     struct bkv_sync_waiter *_Atomic waiters; /* under sync_mutex; others only look for NULL */
     _Atomic uint64_t synced;
     _Atomic uint64_t syncs;
@@ -186,9 +212,12 @@ struct bkv_partition {
     pthread_mutex_t compact_mutex; /* one run at a time; taken before all others */
     pthread_mutex_t layout_mutex;
     pthread_t compactor;
-    bool compactor_started;        /* worker's */
-    _Atomic uint32_t compact_wake; /* futex word */
-    _Atomic bool reclaim_asked;    /* segments have been taken out, or a hold has ended */
+    bool compactor_started;         /* worker's */
+    _Atomic uint32_t compact_wake;  /* futex word */
+    _Atomic uint64_t reserve_bytes; /* kept for compaction; 0: none */
+    _Atomic bool reserve_owed;      /* used up: freed space is its first */
+    _Atomic bool out_of_space;      /* a write found none: any garbage is worth a run */
+    _Atomic bool reclaim_asked;     /* segments have been taken out, or a hold has ended */
     _Atomic uint64_t compactions, compact_read, compact_written, expired;
 
     /* the worker */
@@ -209,7 +238,9 @@ struct bkv_partition {
     /* opening */
     pthread_mutex_t open_wait_mutex;
     pthread_cond_t open_wait;
-    bool recovered;
+    enum bkv_opening stage;         /* that was reached */
+    enum bkv_opening leave;         /* that may be left */
+    struct bkv_recover *recovering; /* until the first may be left */
     int open_result;
     char open_context[BKV_ERROR_CONTEXT_SIZE];
     bitkv_recovery recovery;
@@ -316,6 +347,9 @@ void bkv_sync_serve(struct bkv_partition *p);
 void bkv_sync_abandon(struct bkv_partition *p, int rc);
 /* Of a full segment and what lies before it. */
 int bkv_sync_full(struct bkv_partition *p, struct bkv_segment *segment);
+/* Under the locks of all `peers`, of which this is one: a batch of theirs lies
+ * before `position`. */
+void bkv_sync_bind(struct bkv_partition *p, const struct bkv_peers *peers, uint64_t position);
 /* Under `lock`: there is data in `segment` that is not synced. */
 void bkv_unsynced_add(struct bkv_partition *p, struct bkv_segment *segment);
 
@@ -324,8 +358,52 @@ void bkv_unsynced_add(struct bkv_partition *p, struct bkv_segment *segment);
 /* Moves deferred keys to the KeyDir's table: required of whatever looks at the
  * KeyDir as a whole, or removes a key. Under `lock`. BITKV_ERR_NO_MEMORY. */
 int bkv_settle(struct bkv_partition *p);
+/* What a write wants to be so still, under the lock, as it was when its caller
+ * looked (bkv_partition_look()) in the epoch section that it is in: a location
+ * means the same record only as long as that is not left. */
+struct bkv_expected {
+    bool lasting_will_do; /* nothing, or any record of a segment without deadlines, will do */
+    bool present;         /* it had not expired: nor has it now */
+    uint64_t location;    /* of the key's slot; 0: it has none */
+    uint64_t deadline;    /* of that record */
+    unsigned waits;       /* for descriptors, so far; begin with 0 */
+};
+/* A write's result: nothing was done, something else is there, or the section
+ * was left meanwhile. Look again. */
+#define BKV_CHANGED 4
+
+/* What is to be written. */
+struct bkv_write {
+    const void *key, *value; /* value: NULL for a delete */
+    size_t key_size, value_size;
+    uint64_t deadline; /* UINT64_MAX: none */
+    bool deletes;
+    bitkv_durability durability;
+    uint64_t *unsynced; /* as bkv_partition_put() */
+    uint64_t sequence;  /* out: of the new record */
+};
+/* As bkv_partition_put() and bkv_partition_del(), if `expected` holds; with NULL,
+ * whatever is there. */
+int bkv_write(struct bkv_partition *p, const struct bkv_hash *hash, struct bkv_write *write,
+              struct bkv_expected *expected);
+
+/* For batch.c: steps of every write, under `lock` but for the last three. */
+int bkv_write_check(struct bkv_partition *p);
+bool bkv_tail_by_mapping(struct bkv_partition *p, uint64_t size, bitkv_durability durability);
+void bkv_account(struct bkv_partition *p, uint64_t location, bool live);
+bool bkv_note_append(struct bkv_partition *p, uint64_t size, bitkv_durability durability);
+int bkv_keydir_full(const struct bkv_partition *p, int rc);
+bitkv_durability bkv_effective_durability(const struct bkv_partition *p,
+                                          bitkv_durability durability);
+bool bkv_descriptor_may_come(struct bkv_partition *p, int rc, unsigned *attempts);
+int bkv_count_write_error(struct bkv_partition *p, int rc);
 /* Appends the mark that says how far the log is durable. Takes `lock`. */
 void bkv_append_mark(struct bkv_partition *p, uint64_t segment_id, uint64_t offset);
+
+/* --- condition.c ----------------------------------------------------------------- */
+
+/* A delete that has to look at what it deletes: that may have expired. */
+int bkv_del_looking(struct bkv_partition *p, const struct bkv_hash *hash, struct bkv_write *write);
 
 /* --- seal.c, checkpoint.c: the worker's longer jobs ----------------------------------- */
 
@@ -357,8 +435,19 @@ void bkv_worker_yield(struct bkv_partition *p, uint64_t *slice_begun_ns);
  * SIGBUS is: the guard needs it. */
 void bkv_thread_signals(sigset_t *blocked);
 
+/* --- own.c --------------------------------------------------------------------------------------
+ */
+
+/* Before the file of a segment is changed: if backups share it, a copy of its
+ * first `size` bytes takes its place. */
+int bkv_segment_own(struct bkv_partition *p, uint64_t id, uint64_t size);
+
 /* --- recovery.c ---------------------------------------------------------------------------- */
 
-int bkv_recover(struct bkv_partition *p);
+/* Reads the log, changes no file; *r is for the second step, and NULL on failure. */
+int bkv_recover_begin(struct bkv_partition *p, struct bkv_recover **r);
+/* Once it is decided for all partitions: with `go_on` applies, repairs and makes
+ * ready to write. Frees `r`. */
+int bkv_recover_end(struct bkv_partition *p, struct bkv_recover *r, bool go_on);
 
 #endif

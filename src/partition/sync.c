@@ -19,9 +19,19 @@
  * there and leaves the tail alone. (With the tail's pages in it, writers took
  * a fault for each that they had still to fill, and waited up to 17 ms.)
  *
+ * Batches (batch.c): their parts lie in the logs of several partitions, and a log
+ * that is synced alone could survive a power cut with a part whose siblings do
+ * not. So a round has two steps. It flushes this log, and then those of all
+ * peers, up to the last batch they have: those with which this partition shares
+ * a batch that is not acknowledged, and their peers in turn, since what comes
+ * before a batch in a peer's log decides about that, too. Only then it
+ * acknowledges, and writes the mark. A flush waits for no peer, so there is no
+ * circle to wait in; it may be run by the round of a peer, while ours waits.
+ *
  * Failure mode: one. After a failed fdatasync nothing is known about what it
  * covered, and a second one proves nothing, so the partition refuses to append
- * until it is reopened (I7). Waiters get the error, reads go on.
+ * until it is reopened (I7). Waiters get the error, reads go on. That of a peer's
+ * flush is ours likewise.
  */
 #include "partition/state.h"
 
@@ -95,7 +105,6 @@ static struct round begin_round(struct bkv_partition *p)
         r.offset = atomic_load_explicit(&r.last->size, memory_order_relaxed);
     }
     p->unsynced_first = p->unsynced_last = NULL;
-    p->sync_armed = false;
     p->since_sync = 0;
     /* Pages that a sync has cleaned take a fault at the next store. */
     atomic_store_explicit(&p->tail.faulted, p->tail.offset, memory_order_relaxed);
@@ -258,26 +267,168 @@ bool bkv_partition_synced(struct bkv_partition *p, uint64_t position)
     return atomic_load_explicit(&p->synced, memory_order_acquire) >= position;
 }
 
+/* --- flushes ------------------------------------------------------------------------------ */
+
+/* Under sync_mutex, which it leaves meanwhile; no flush may be running. Up to the
+ * end of `full`, or NULL: of the log. */
+static int lead_flush(struct bkv_partition *p, struct bkv_segment *full)
+{
+    p->flush_running = true;
+    (void)pthread_mutex_unlock(&p->sync_mutex);
+    struct round r = full != NULL ? begin_round_upto(p, full) : begin_round(p);
+    int rc = run_round(p, &r);
+    rc = rc != BITKV_OK ? fail(p) : BITKV_OK;
+    (void)pthread_mutex_lock(&p->sync_mutex);
+    p->flush_running = false;
+    if (rc == BITKV_OK && r.first != NULL) {
+        p->flushed_new = true;
+        p->flushed_place = (struct bkv_flushed){.segment_id = r.segment_id, .offset = r.offset};
+        atomic_fetch_add_explicit(&p->syncs, 1, memory_order_relaxed);
+    }
+    if (rc == BITKV_OK && r.position > atomic_load_explicit(&p->flushed, memory_order_relaxed))
+        atomic_store_explicit(&p->flushed, r.position, memory_order_release);
+    (void)pthread_cond_broadcast(&p->sync_done);
+    return rc;
+}
+
+/* One flush of one's own, after what is running. Under sync_mutex. */
+static int own_flush(struct bkv_partition *p, struct bkv_segment *full)
+{
+    while (p->flush_running)
+        (void)pthread_cond_wait(&p->sync_done, &p->sync_mutex);
+    return atomic_load(&p->failed) != 0 ? refuse(p) : lead_flush(p, full);
+}
+
+/* Returns when the log is on the disk up to there, whatever of it is acknowledged. */
+static int flush_upto(struct bkv_partition *p, uint64_t upto)
+{
+    int rc = BITKV_OK;
+    if (atomic_load_explicit(&p->flushed, memory_order_acquire) >= upto)
+        return BITKV_OK;
+    (void)pthread_mutex_lock(&p->sync_mutex);
+    while (rc == BITKV_OK && atomic_load_explicit(&p->flushed, memory_order_relaxed) < upto) {
+        if (atomic_load(&p->failed) != 0)
+            rc = refuse(p);
+        else if (p->flush_running)
+            (void)pthread_cond_wait(&p->sync_done, &p->sync_mutex);
+        else
+            rc = lead_flush(p, NULL);
+    }
+    (void)pthread_mutex_unlock(&p->sync_mutex);
+    return rc;
+}
+
+/* --- peers ------------------------------------------------------------------------------ */
+
+void bkv_sync_bind(struct bkv_partition *p, const struct bkv_peers *peers, uint64_t position)
+{
+    for (uint32_t i = 0; i < BKV_PEER_WORDS; i++)
+        p->peers.words[i] |= peers->words[i];
+    atomic_store_explicit(&p->batch_end, position, memory_order_release);
+}
+
+static void add_peers(struct bkv_peers *to, const struct bkv_peers *from)
+{
+    for (uint32_t i = 0; i < BKV_PEER_WORDS; i++)
+        to->words[i] |= from->words[i];
+}
+
+/* The lowest of `peers` that is not among `done`; false if there is none. */
+static bool next_peer(const struct bkv_peers *peers, const struct bkv_peers *done, uint32_t *index)
+{
+    for (uint32_t i = 0; i < BKV_PEER_WORDS; i++) {
+        uint64_t open = peers->words[i] & ~done->words[i];
+        if (open != 0) {
+            *index = i * 64 + (uint32_t)__builtin_ctzll(open);
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Those of all batches so far are this round's. Returns whether there are any. */
+static bool take_peers(struct bkv_partition *p, struct bkv_peers *peers)
+{
+    bkv_lock(&p->lock);
+    add_peers(&p->peers_syncing, &p->peers);
+    p->peers = (struct bkv_peers){0};
+    *peers = p->peers_syncing;
+    bkv_unlock(&p->lock);
+    uint32_t any;
+    return next_peer(peers, &(struct bkv_peers){0}, &any);
+}
+
+static void release_peers(struct bkv_partition *p)
+{
+    bkv_lock(&p->lock);
+    p->peers_syncing = (struct bkv_peers){0};
+    bkv_unlock(&p->lock);
+}
+
+/* What has to be flushed with this log: its peers, and theirs. A batch that comes
+ * meanwhile may be taken along: it ends before what `batch_end` says then. */
+static int flush_peers(struct bkv_partition *p, struct bkv_peers *peers)
+{
+    struct bkv_peers done = {0};
+    uint32_t index;
+    bkv_peers_add(&done, p->index);
+    while (next_peer(peers, &done, &index)) {
+        struct bkv_partition *peer = p->store->partitions[index];
+        bkv_peers_add(&done, index);
+        bkv_lock(&peer->lock);
+        add_peers(peers, &peer->peers);
+        add_peers(peers, &peer->peers_syncing);
+        bkv_unlock(&peer->lock);
+        int rc = flush_upto(peer, atomic_load_explicit(&peer->batch_end, memory_order_acquire));
+        if (rc != BITKV_OK)
+            return rc;
+    }
+    return BITKV_OK;
+}
+
+/* The second step of a round: what is flushed may count. */
+static int settle_batches(struct bkv_partition *p)
+{
+    struct bkv_peers peers;
+    if (!take_peers(p, &peers))
+        return BITKV_OK;
+    int rc = flush_peers(p, &peers);
+    if (rc != BITKV_OK)
+        return fail(p);
+    release_peers(p);
+    return BITKV_OK;
+}
+
 /* --- rounds --------------------------------------------------------------------------- */
+
+static void disarm(struct bkv_partition *p)
+{
+    bkv_lock(&p->lock);
+    p->sync_armed = false;
+    bkv_unlock(&p->lock);
+}
 
 /* Under sync_mutex, which it leaves meanwhile; none may be running. Up to the
  * end of `full`, or NULL: of the log. */
 static int lead_round(struct bkv_partition *p, struct bkv_segment *full, bool mark)
 {
     p->sync_running = true;
+    if (full == NULL)
+        disarm(p);
+    int rc = own_flush(p, full);
+    uint64_t position = atomic_load_explicit(&p->flushed, memory_order_relaxed);
+    struct bkv_flushed place = p->flushed_place;
+    bool fresh = p->flushed_new;
+    p->flushed_new = false;
     (void)pthread_mutex_unlock(&p->sync_mutex);
-    struct round r = full != NULL ? begin_round_upto(p, full) : begin_round(p);
-    int rc = run_round(p, &r);
-    rc = rc != BITKV_OK ? fail(p) : BITKV_OK;
-    if (rc == BITKV_OK && r.first != NULL) {
-        atomic_fetch_add_explicit(&p->syncs, 1, memory_order_relaxed);
-        if (mark)
-            bkv_append_mark(p, r.segment_id, r.offset);
-    }
+    if (rc == BITKV_OK)
+        rc = settle_batches(p);
+    if (rc == BITKV_OK && fresh && mark)
+        bkv_append_mark(p, place.segment_id, place.offset);
     (void)pthread_mutex_lock(&p->sync_mutex);
     p->sync_running = false;
-    if (rc == BITKV_OK && r.position > atomic_load_explicit(&p->synced, memory_order_relaxed))
-        atomic_store_explicit(&p->synced, r.position, memory_order_release);
+    if (rc == BITKV_OK && position > atomic_load_explicit(&p->synced, memory_order_relaxed))
+        atomic_store_explicit(&p->synced, position, memory_order_release);
     (void)pthread_cond_broadcast(&p->sync_done);
     complete_waiters(p, rc, rc != BITKV_OK);
     return rc;

@@ -50,6 +50,11 @@
 static int reserve(const struct bkv_partition *p, const struct bkv_file *file, uint64_t from,
                    uint64_t to)
 {
+    if (BKV_UNLIKELY(atomic_load_explicit(&p->reserve_owed, memory_order_relaxed)))
+        return bkv_error(BITKV_ERR_NO_SPACE,
+                         "the disk is full and partition %u is being compacted; writing resumes by "
+                         "itself",
+                         p->index);
     int rc = bkv_file_reserve(file, from, to - from);
     if (rc != BITKV_OK && rc != BITKV_ERR_NO_SPACE && !p->store->mapped)
         return BITKV_OK;
@@ -122,6 +127,8 @@ static int make_spare(struct bkv_partition *p, uint64_t id, uint64_t reserved,
     if (spare == NULL)
         return bkv_error(BITKV_ERR_NO_MEMORY, "no memory for a segment");
     spare->segment = bkv_segment_new(p, id);
+    if (spare->segment != NULL)
+        spare->segment->lasting = true;
     spare->reserved = reserved;
     int rc = spare->segment != NULL ? BITKV_OK : BITKV_ERR_NO_MEMORY;
     if (rc == BITKV_OK)
@@ -239,12 +246,24 @@ static int check_sealed(const struct bkv_partition *p)
                      p->sealed_count, p->index);
 }
 
+/* The compactor is told when space runs out, and when it is there again. */
+static void note_space(struct bkv_partition *p, int rc)
+{
+    bool none = rc == BITKV_ERR_NO_SPACE;
+    if (atomic_load_explicit(&p->out_of_space, memory_order_relaxed) == none)
+        return;
+    atomic_store(&p->out_of_space, none);
+    p->died = UINT64_MAX / 2; /* a reason to look */
+    bkv_worker_wake(p);
+}
+
 static int rotate(struct bkv_partition *p)
 {
     struct bkv_spare *spare;
     int rc = check_sealed(p);
     if (rc == BITKV_OK)
         rc = next_segment(p, &spare);
+    note_space(p, rc);
     if (rc != BITKV_OK)
         return rc;
     struct bkv_segment *segment = spare->segment;
@@ -319,6 +338,7 @@ static int reserve_more(struct bkv_partition *p, uint64_t need)
     }
     if (rc == BITKV_OK)
         note_reserved(tail, tail->segment, to);
+    note_space(p, rc);
     return rc;
 }
 
@@ -371,6 +391,7 @@ int bkv_tail_write_jumbo(struct bkv_partition *p, const struct bkv_jumbo *record
     struct bkv_segment *segment = bkv_segment_new(p, p->next_id++);
     if (segment == NULL)
         return BITKV_ERR_NO_MEMORY;
+    segment->lasting = true;
     uint64_t file_size = BKV_SEGMENT_HEADER + record->size;
     atomic_store(&segment->size, file_size);
     segment->base_sequence = p->next_sequence;

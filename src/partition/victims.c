@@ -29,6 +29,9 @@
 /* Removals of segments after which needed tombstones are looked at again. */
 #define SIEVE_AGAIN 8u
 
+/* Garbage that is worth a run when the disk is full. */
+#define OUT_OF_SPACE_SHARE 0.03
+
 /* Files beyond FILES_MIN + FILES_FACTOR x as many as need be are too many. */
 #define FILES_MIN    16u
 #define FILES_FACTOR 4u
@@ -45,6 +48,7 @@ struct survey {
     size_t count, capacity;
     uint64_t segment_bytes; /* of a full one */
     double threshold;
+    bool out_of_space; /* nothing else counts */
     uint64_t now_ms, next_sequence;
 };
 
@@ -140,8 +144,13 @@ static void begin_survey(struct bkv_partition *p, struct survey *survey)
     *survey = (struct survey){
         .segment_bytes = p->store->options.max_file_size,
         .threshold = p->store->options.fragmentation_threshold,
-        .now_ms = bkv_wall_ms(),
+        .out_of_space = atomic_load(&p->out_of_space),
+        .now_ms = bkv_store_now_ms(p->store),
     };
+    /* What the reserve can hold. */
+    uint64_t reserve = atomic_load(&p->reserve_bytes);
+    if (survey->out_of_space && reserve != 0)
+        survey->segment_bytes = reserve;
 }
 
 /* --- one run ------------------------------------------------------------------ */
@@ -222,7 +231,7 @@ static size_t best_seed(const struct survey *survey, double share)
     double best_score = 0;
     for (size_t i = 0; i < survey->count; i++) {
         const struct gauge *gauge = &survey->gauges[i];
-        if (!gauge->fit || gauge->garbage == 0 ||
+        if (!gauge->fit || gauge->garbage == 0 || gauge->keep > survey->segment_bytes ||
             (double)gauge->garbage < share * (double)gauge->used)
             continue;
         double s = score(survey, gauge);
@@ -261,7 +270,8 @@ static bool choose(const struct survey *survey, const struct bkv_look *look, str
     /* Nearly nothing is left of it: cheap at any time. */
     double nearly = 1.0 - (1.0 - survey->threshold) * 0.4;
     bool due = bkv_look_share(look) >= survey->threshold * BKV_COMPACT_BEGIN;
-    size_t seed = best_seed(survey, due ? survey->threshold / 2 : nearly);
+    double share = due ? survey->threshold / 2 : nearly;
+    size_t seed = best_seed(survey, survey->out_of_space ? OUT_OF_SPACE_SHARE : share);
     if (seed < survey->count) {
         extend(survey, seed, run);
         return true;

@@ -33,7 +33,6 @@
  */
 #include "partition/state.h"
 
-#include "base/clock.h"
 #include "base/error.h"
 #include "base/memory.h"
 #include "io/io.h"
@@ -489,16 +488,16 @@ static bool has_prefix(const struct bkv_walk *walk, const uint8_t *bytes,
            memcmp(bkv_record_key(bytes), walk->prefix, walk->prefix_size) == 0;
 }
 
-static inline bool expired(const uint8_t *bytes)
+static inline bool expired(const struct bkv_walk *walk, const uint8_t *bytes)
 {
     uint64_t deadline = bkv_record_deadline(bytes);
-    return BKV_UNLIKELY(deadline != UINT64_MAX) && deadline <= bkv_wall_ms();
+    return BKV_UNLIKELY(deadline != UINT64_MAX) && deadline <= bkv_store_now_ms(walk->p->store);
 }
 
 static inline void show(const struct bkv_walk *walk, const uint8_t *bytes,
-                        const struct bkv_record *record, bitkv_record *shown)
+                        const struct bkv_record *record, struct bkv_shown *shown)
 {
-    *shown = (bitkv_record){
+    shown->record = (bitkv_record){
         .key = bkv_record_key(bytes),
         .key_size = record->key_size,
         .value = walk->keys_only ? NULL : bkv_record_value(bytes, record),
@@ -506,11 +505,12 @@ static inline void show(const struct bkv_walk *walk, const uint8_t *bytes,
         .sequence = record->sequence,
         .partition = walk->p->index,
     };
+    shown->deadline = bkv_record_deadline(bytes);
 }
 
 /* BITKV_NOT_FOUND: it is none of those that are wanted. */
 static inline int visit_whole(struct bkv_walk *walk, const struct bkv_located *t,
-                              bitkv_record *shown)
+                              struct bkv_shown *shown)
 {
     const uint8_t *bytes;
     struct bkv_record record;
@@ -520,14 +520,14 @@ static inline int visit_whole(struct bkv_walk *walk, const struct bkv_located *t
     if (BKV_UNLIKELY(!bkv_record_verify(bytes, t->size, t->segment->seed, t->offset, &record) ||
                      record.type != BKV_RECORD_PUT))
         return damaged(t);
-    if (expired(bytes))
+    if (expired(walk, bytes))
         return BITKV_NOT_FOUND;
     show(walk, bytes, &record, shown);
     return BITKV_OK;
 }
 
 static inline int visit_by_key(struct bkv_walk *walk, const struct bkv_located *t,
-                               const struct bkv_keydir_entry *entry, bitkv_record *shown)
+                               const struct bkv_keydir_entry *entry, struct bkv_shown *shown)
 {
     const uint8_t *bytes;
     struct bkv_record record = {0};
@@ -536,7 +536,7 @@ static inline int visit_by_key(struct bkv_walk *walk, const struct bkv_located *
         return rc;
     if (!has_prefix(walk, bytes, &record))
         return key_proves_itself(walk, entry, bytes, &record) ? BITKV_NOT_FOUND : damaged(t);
-    if (!walk->keys_only || expired(bytes)) /* a damaged deadline must not hide a key */
+    if (!walk->keys_only || expired(walk, bytes)) /* a damaged deadline must not hide a key */
         return visit_whole(walk, t, shown);
     if (BKV_UNLIKELY(!key_proves_itself(walk, entry, bytes, &record)))
         return damaged(t);
@@ -551,7 +551,7 @@ static int open_failure(struct bkv_walk *walk, uint64_t location, int rc)
     return rc;
 }
 
-static inline int visit(struct bkv_walk *walk, struct bkv_epoch_slot *slot, bitkv_record *shown)
+static inline int visit(struct bkv_walk *walk, struct bkv_epoch_slot *slot, struct bkv_shown *shown)
 {
     const struct bkv_keydir_entry *entry = &walk->entries.items[walk->at];
     if (BKV_UNLIKELY(bkv_location_segment(entry->location) == walk->unopened))
@@ -575,7 +575,7 @@ static __attribute__((noinline)) void keep_failure(struct bkv_walk *walk, int rc
 
 /* --- the walk ----------------------------------------------------------------------- */
 
-int bkv_walk_next(struct bkv_walk *walk, struct bkv_epoch_slot *slot, bitkv_record *record)
+int bkv_walk_next(struct bkv_walk *walk, struct bkv_epoch_slot *slot, struct bkv_shown *shown)
 {
     for (unsigned passed = 0; passed < SECTION_ENTRIES; passed++) {
         if (walk->at == walk->entries.count) {
@@ -586,7 +586,7 @@ int bkv_walk_next(struct bkv_walk *walk, struct bkv_epoch_slot *slot, bitkv_reco
         if (walk->ordered)
             advise_ahead(walk);
         prefetch_ahead(walk);
-        int rc = visit(walk, slot, record);
+        int rc = visit(walk, slot, shown);
         walk->at++;
         if (BKV_LIKELY(rc == BITKV_OK))
             return rc;

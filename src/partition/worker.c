@@ -198,16 +198,43 @@ static int close_cleanly(struct bkv_partition *p)
     return rc;
 }
 
-static void recover(struct bkv_partition *p)
+/* The opener waits for each stage of all partitions. */
+static void reach(struct bkv_partition *p, enum bkv_opening stage, int rc)
 {
-    int rc = bkv_recover(p);
     (void)pthread_mutex_lock(&p->open_wait_mutex);
-    p->recovered = true;
+    p->stage = stage;
     p->open_result = rc;
     if (rc != BITKV_OK)
         (void)snprintf(p->open_context, sizeof p->open_context, "%s", bitkv_error_context());
-    (void)pthread_cond_signal(&p->open_wait);
+    (void)pthread_cond_broadcast(&p->open_wait);
     (void)pthread_mutex_unlock(&p->open_wait_mutex);
+}
+
+/* False: the opening has failed elsewhere. */
+static bool wait_for_leave(struct bkv_partition *p, enum bkv_opening stage)
+{
+    (void)pthread_mutex_lock(&p->open_wait_mutex);
+    while (p->leave < stage && !atomic_load_explicit(&p->stopping, memory_order_acquire))
+        (void)pthread_cond_wait(&p->open_wait, &p->open_wait_mutex);
+    bool may = p->leave >= stage;
+    (void)pthread_mutex_unlock(&p->open_wait_mutex);
+    return may;
+}
+
+/* Whether there is something to work on. */
+static bool recover(struct bkv_partition *p)
+{
+    struct bkv_recover *r;
+    int rc = bkv_recover_begin(p, &r);
+    reach(p, BKV_OPENING_READ, rc);
+    if (rc != BITKV_OK)
+        return false;
+    bool may = wait_for_leave(p, BKV_OPENING_READ);
+    rc = bkv_recover_end(p, r, may);
+    if (may)
+        reach(p, BKV_OPENING_RECOVERED, rc);
+    return may && rc == BITKV_OK && !p->store->options.read_only &&
+           wait_for_leave(p, BKV_OPENING_RECOVERED);
 }
 
 void *bkv_worker_main(void *partition)
@@ -216,8 +243,7 @@ void *bkv_worker_main(void *partition)
     char name[16];
     (void)snprintf(name, sizeof name, "bitkv-%u", p->index);
     (void)prctl(PR_SET_NAME, name, 0, 0, 0);
-    recover(p);
-    if (p->open_result != BITKV_OK || p->store->options.read_only)
+    if (!recover(p))
         return NULL;
     while (!atomic_load_explicit(&p->stopping, memory_order_acquire)) {
         atomic_store_explicit(&p->wake, 0, memory_order_seq_cst);

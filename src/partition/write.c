@@ -17,6 +17,11 @@
  * One lock per partition also keeps records in order: none is acknowledged
  * while an earlier one is unfinished, so the log is always a prefix.
  *
+ * Writes that depend on what is there bring the location that they have looked
+ * at; the lock's holder compares it with the KeyDir's, before step 1
+ * (condition.c). So a plain put reads nothing, and a delete only where the
+ * record may have expired.
+ *
  * Failure modes: a step of 1 fails: nothing has changed. pwrite fails in 2:
  * the tail does not move, the next record overwrites what was written. The
  * mapping faults in 2: the partition refuses writes from then on.
@@ -50,6 +55,7 @@ struct draft {
     uint32_t crc;   /* over everything but sequence and place */
     bool small;
     bool is_put;
+    bool expires;
     const void *key, *value;
     size_t key_size, value_size;
 };
@@ -79,6 +85,7 @@ static struct draft make_draft(uint8_t *buffer, enum bkv_record_type type, uint6
         .head = BKV_RECORD_HEADER + bkv_record_prefix(record.flags),
         .size = bkv_record_size_of(&record),
         .is_put = type == BKV_RECORD_PUT,
+        .expires = record.flags != 0,
         .key = key,
         .value = value,
         .key_size = key_size,
@@ -201,6 +208,8 @@ static int append(struct bkv_partition *p, const struct draft *d, bitkv_durabili
         tail->offset += d->size;
         atomic_store_explicit(&tail->segment->size, tail->offset, memory_order_relaxed);
     }
+    if (BKV_UNLIKELY(d->expires))
+        tail->segment->lasting = false;
     p->next_sequence++;
     atomic_store_explicit(&p->bytes_written,
                           atomic_load_explicit(&p->bytes_written, memory_order_relaxed) + d->size,
@@ -343,8 +352,24 @@ static bool descriptor_may_come(struct bkv_partition *p, int rc, unsigned *attem
 /* What an operation does after the lock. */
 struct outcome {
     uint64_t position; /* of the log, to be synced up to */
+    uint64_t sequence; /* of the record */
     bool wake;         /* the worker has something to do */
 };
+
+/* Under the lock: is what the writer has looked at still so? */
+static bool holds(const struct bkv_partition *p, const struct bkv_hash *hash,
+                  const struct bkv_expected *expected)
+{
+    uint64_t location = 0;
+    (void)bkv_keydir_find(p->keydir, hash, &location);
+    if (expected->lasting_will_do &&
+        (location == 0 || bkv_table_get(&p->table, bkv_location_segment(location))->lasting))
+        return true;
+    if (location != expected->location)
+        return false; /* also 0, of one that has looked at nothing */
+    return !expected->present || expected->deadline == UINT64_MAX ||
+           expected->deadline > bkv_store_now_ms(p->store);
+}
 
 /* Under the lock, in the order of the head of this file. */
 static int put_locked(struct bkv_partition *p, const struct bkv_hash *hash, const struct draft *d,
@@ -360,12 +385,14 @@ static int put_locked(struct bkv_partition *p, const struct bkv_hash *hash, cons
     account_dead(p, bkv_keydir_defer(p->keydir, hash, location));
     outcome->wake = note_append(p, d->size, durability);
     outcome->position = atomic_load_explicit(&p->appended, memory_order_relaxed);
+    outcome->sequence = p->next_sequence - 1;
     add_relaxed(&p->puts, 1);
     return BITKV_OK;
 }
 
+/* `counts`: the key is there, as far as users know. */
 static int del_locked(struct bkv_partition *p, const struct bkv_hash *hash, const struct draft *d,
-                      bitkv_durability durability, struct outcome *outcome)
+                      bitkv_durability durability, bool counts, struct outcome *outcome)
 {
     uint64_t location = 0;
     if (BKV_UNLIKELY(atomic_load_explicit(&p->failed, memory_order_relaxed) != 0))
@@ -388,44 +415,113 @@ static int del_locked(struct bkv_partition *p, const struct bkv_hash *hash, cons
     account_dead(p, old);
     outcome->wake = note_append(p, d->size, durability);
     outcome->position = atomic_load_explicit(&p->appended, memory_order_relaxed);
-    add_relaxed(&p->deletes, 1);
+    outcome->sequence = p->next_sequence - 1;
+    add_relaxed(&p->deletes, counts);
     return BITKV_OK;
 }
 
+static inline int attempt(struct bkv_partition *p, const struct bkv_hash *hash,
+                          const struct draft *d, bitkv_durability durability,
+                          const struct bkv_expected *expected, struct outcome *outcome)
+{
+    int rc;
+    bkv_lock(&p->lock);
+    if (expected != NULL && !holds(p, hash, expected))
+        rc = BKV_CHANGED;
+    else if (d->is_put)
+        rc = put_locked(p, hash, d, durability, outcome);
+    else
+        rc = del_locked(p, hash, d, durability, expected == NULL || expected->present, outcome);
+    bkv_unlock(&p->lock);
+    return rc;
+}
+
 static inline int perform(struct bkv_partition *p, const struct bkv_hash *hash,
-                          const struct draft *d, bitkv_durability durability, uint64_t *unsynced)
+                          const struct draft *d, struct bkv_write *write,
+                          struct bkv_expected *expected)
 {
     struct outcome outcome = {0};
-    unsigned attempts = 0;
+    unsigned own_waits = 0;
+    unsigned *waits = expected != NULL ? &expected->waits : &own_waits;
+    bitkv_durability durability = effective(p, write->durability);
     int rc;
-    durability = effective(p, durability);
-    do {
-        bkv_lock(&p->lock);
-        rc = d->is_put ? put_locked(p, hash, d, durability, &outcome)
-                       : del_locked(p, hash, d, durability, &outcome);
-        bkv_unlock(&p->lock);
-    } while (BKV_UNLIKELY(descriptor_may_come(p, rc, &attempts)));
-    if (BKV_LIKELY(rc == BITKV_OK))
-        rc = finish(p, outcome.position, outcome.wake, durability, unsynced);
+    while (rc = attempt(p, hash, d, durability, expected, &outcome),
+           BKV_UNLIKELY(descriptor_may_come(p, rc, waits))) {
+        if (expected != NULL)
+            return BKV_CHANGED; /* the section was left: what it saw proves nothing */
+    }
+    if (BKV_LIKELY(rc == BITKV_OK)) {
+        write->sequence = outcome.sequence;
+        rc = finish(p, outcome.position, outcome.wake, durability, write->unsynced);
+    }
     return count_error(p, rc);
+}
+
+static inline int write_as(struct bkv_partition *p, const struct bkv_hash *hash,
+                           enum bkv_record_type type, struct bkv_write *write,
+                           struct bkv_expected *expected)
+{
+    uint8_t buffer[SMALL_RECORD];
+    struct draft d = make_draft(buffer, type, write->deadline, write->key, write->key_size,
+                                write->value, write->value_size);
+    return perform(p, hash, &d, write, expected);
+}
+
+int bkv_write(struct bkv_partition *p, const struct bkv_hash *hash, struct bkv_write *write,
+              struct bkv_expected *expected)
+{
+    return write_as(p, hash, write->deletes ? BKV_RECORD_DELETE : BKV_RECORD_PUT, write, expected);
 }
 
 int bkv_partition_put(struct bkv_partition *p, const struct bkv_hash *hash, const void *key,
                       size_t key_size, const void *value, size_t value_size,
                       bitkv_durability durability, uint64_t *unsynced)
 {
-    uint8_t buffer[SMALL_RECORD];
-    struct draft d =
-        make_draft(buffer, BKV_RECORD_PUT, UINT64_MAX, key, key_size, value, value_size);
-    return perform(p, hash, &d, durability, unsynced);
+    uint64_t deadline = UINT64_MAX;
+    if (BKV_UNLIKELY(p->store->options.default_ttl_ms != 0))
+        deadline = bkv_store_now_ms(p->store) + p->store->options.default_ttl_ms;
+    struct bkv_write write = {
+        .key = key,
+        .key_size = key_size,
+        .value = value,
+        .value_size = value_size,
+        .deadline = deadline,
+        .durability = durability,
+        .unsynced = unsynced,
+    };
+    return write_as(p, hash, BKV_RECORD_PUT, &write, NULL);
+}
+
+int bkv_partition_put_until(struct bkv_partition *p, const struct bkv_hash *hash,
+                            const bitkv_record *record, uint64_t deadline,
+                            bitkv_durability durability)
+{
+    struct bkv_write write = {
+        .key = record->key,
+        .key_size = record->key_size,
+        .value = record->value,
+        .value_size = record->value_size,
+        .deadline = deadline,
+        .durability = durability,
+    };
+    return write_as(p, hash, BKV_RECORD_PUT, &write, NULL);
 }
 
 int bkv_partition_del(struct bkv_partition *p, const struct bkv_hash *hash, const void *key,
                       size_t key_size, bitkv_durability durability, uint64_t *unsynced)
 {
-    uint8_t buffer[SMALL_RECORD];
-    struct draft d = make_draft(buffer, BKV_RECORD_DELETE, UINT64_MAX, key, key_size, NULL, 0);
-    return perform(p, hash, &d, durability, unsynced);
+    struct bkv_write write = {
+        .key = key,
+        .key_size = key_size,
+        .deadline = UINT64_MAX,
+        .deletes = true,
+        .durability = durability,
+    };
+    write.unsynced = unsynced;
+    struct bkv_expected expected = {
+        .lasting_will_do = true, .present = true, .deadline = UINT64_MAX};
+    int rc = write_as(p, hash, BKV_RECORD_DELETE, &write, &expected);
+    return BKV_LIKELY(rc != BKV_CHANGED) ? rc : bkv_del_looking(p, hash, &write);
 }
 
 /* Best effort: a mark that finds no room is left out. Then recovery takes less
@@ -446,4 +542,48 @@ void bkv_append_mark(struct bkv_partition *p, uint64_t segment_id, uint64_t offs
         append(p, &d, BITKV_DURABILITY_SYNC, &location) == BITKV_OK)
         bkv_unsynced_add(p, tail->segment);
     bkv_unlock(&p->lock);
+}
+
+/* --- for batch.c ------------------------------------------------------------------------- */
+
+int bkv_write_check(struct bkv_partition *p)
+{
+    return BKV_LIKELY(atomic_load_explicit(&p->failed, memory_order_relaxed) == 0) ? BITKV_OK
+                                                                                   : refuse(p);
+}
+
+bool bkv_tail_by_mapping(struct bkv_partition *p, uint64_t size, bitkv_durability durability)
+{
+    return by_mapping(p, size, durability);
+}
+
+void bkv_account(struct bkv_partition *p, uint64_t location, bool live)
+{
+    account_live(p, location, live);
+}
+
+bool bkv_note_append(struct bkv_partition *p, uint64_t size, bitkv_durability durability)
+{
+    return note_append(p, size, durability);
+}
+
+int bkv_keydir_full(const struct bkv_partition *p, int rc)
+{
+    return full(p, rc);
+}
+
+bitkv_durability bkv_effective_durability(const struct bkv_partition *p,
+                                          bitkv_durability durability)
+{
+    return effective(p, durability);
+}
+
+bool bkv_descriptor_may_come(struct bkv_partition *p, int rc, unsigned *attempts)
+{
+    return descriptor_may_come(p, rc, attempts);
+}
+
+int bkv_count_write_error(struct bkv_partition *p, int rc)
+{
+    return count_error(p, rc);
 }

@@ -36,6 +36,8 @@ SIZE(bitkv_scan_flags, 4);
 SIZE(bitkv_backend, 4);
 SIZE(bitkv_op_kind, 4);
 SIZE(bitkv_op_flags, 4);
+SIZE(bitkv_condition, 4);
+SIZE(bitkv_update_action, 4);
 
 SIZE(bitkv_options, 168);
 OFFSET(bitkv_options, struct_size, 0);
@@ -63,7 +65,46 @@ OFFSET(bitkv_options, io_threads, 108);
 OFFSET(bitkv_options, compact_bytes_per_second, 112);
 OFFSET(bitkv_options, compact_from_minute, 120);
 OFFSET(bitkv_options, compact_until_minute, 124);
-OFFSET(bitkv_options, reserved, 128);
+OFFSET(bitkv_options, default_ttl_ms, 128);
+OFFSET(bitkv_options, reserved, 136);
+
+SIZE(bitkv_backup_report, 80);
+OFFSET(bitkv_backup_report, files_linked, 0);
+OFFSET(bitkv_backup_report, files_copied, 8);
+OFFSET(bitkv_backup_report, bytes_linked, 16);
+OFFSET(bitkv_backup_report, bytes_copied, 24);
+OFFSET(bitkv_backup_report, damaged_bytes, 32);
+OFFSET(bitkv_backup_report, duration_ns, 40);
+
+SIZE(bitkv_backup_options, 72);
+OFFSET(bitkv_backup_options, struct_size, 0);
+OFFSET(bitkv_backup_options, no_links, 8);
+OFFSET(bitkv_backup_options, verify, 9);
+OFFSET(bitkv_backup_options, accept_damage, 10);
+OFFSET(bitkv_backup_options, progress, 16);
+OFFSET(bitkv_backup_options, user, 24);
+OFFSET(bitkv_backup_options, report, 32);
+
+SIZE(bitkv_repartition_options, 72);
+OFFSET(bitkv_repartition_options, struct_size, 0);
+OFFSET(bitkv_repartition_options, max_file_size, 8);
+OFFSET(bitkv_repartition_options, io_mode, 16);
+OFFSET(bitkv_repartition_options, progress, 24);
+OFFSET(bitkv_repartition_options, user, 32);
+
+SIZE(bitkv_segment_info, 56);
+OFFSET(bitkv_segment_info, partition, 0);
+OFFSET(bitkv_segment_info, phase, 4);
+OFFSET(bitkv_segment_info, id, 8);
+OFFSET(bitkv_segment_info, bytes, 16);
+OFFSET(bitkv_segment_info, live_bytes, 24);
+OFFSET(bitkv_segment_info, dead_bytes, 32);
+OFFSET(bitkv_segment_info, disk_bytes, 40);
+OFFSET(bitkv_segment_info, hint_bytes, 48);
+
+VALUE(BITKV_SEGMENT_ACTIVE, 0);
+VALUE(BITKV_SEGMENT_SEALED, 1);
+VALUE(BITKV_SEGMENT_FINISHED, 2);
 
 SIZE(bitkv_view, 24);
 OFFSET(bitkv_view, data, 0);
@@ -144,6 +185,32 @@ OFFSET(bitkv_statistics, compaction_bytes_written, 384);
 OFFSET(bitkv_statistics, expired_total, 392);
 OFFSET(bitkv_statistics, reserved, 400);
 
+SIZE(bitkv_put_options, 64);
+OFFSET(bitkv_put_options, struct_size, 0);
+OFFSET(bitkv_put_options, durability, 8);
+OFFSET(bitkv_put_options, condition, 12);
+OFFSET(bitkv_put_options, ttl_ms, 16);
+OFFSET(bitkv_put_options, version, 24);
+OFFSET(bitkv_put_options, reserved, 32);
+
+SIZE(bitkv_key_info, 40);
+OFFSET(bitkv_key_info, struct_size, 0);
+OFFSET(bitkv_key_info, version, 8);
+OFFSET(bitkv_key_info, value_size, 16);
+OFFSET(bitkv_key_info, remaining_ms, 24);
+OFFSET(bitkv_key_info, deadline_ms, 32);
+
+/* The library's own: may grow at its end. */
+OFFSET(bitkv_update_step, present, 0);
+OFFSET(bitkv_update_step, value, 8);
+OFFSET(bitkv_update_step, value_size, 16);
+OFFSET(bitkv_update_step, version, 24);
+OFFSET(bitkv_update_step, remaining_ms, 32);
+OFFSET(bitkv_update_step, attempt, 40);
+OFFSET(bitkv_update_step, new_value, 48);
+OFFSET(bitkv_update_step, new_value_size, 56);
+OFFSET(bitkv_update_step, new_ttl_ms, 64);
+
 #endif /* __LP64__ */
 
 VALUE(BITKV_OK, 0);
@@ -166,6 +233,9 @@ VALUE(BITKV_ERR_TOO_MANY_FILES, -15);
 VALUE(BITKV_ERR_PERMISSION, -16);
 VALUE(BITKV_ERR_LIMIT, -17);
 VALUE(BITKV_ERR_EXISTS, -18);
+VALUE(BITKV_ERR_CANCELED, -19);
+VALUE(BITKV_ERR_QUEUE_FULL, -20);
+VALUE(BITKV_ERR_CONFLICT, -21);
 
 VALUE(BITKV_DURABILITY_DEFAULT, 0);
 VALUE(BITKV_DURABILITY_NONE, 1);
@@ -180,6 +250,15 @@ VALUE(BITKV_LOG_INFO, 0);
 VALUE(BITKV_LOG_WARNING, 1);
 VALUE(BITKV_LOG_ERROR, 2);
 
+VALUE(BITKV_ALWAYS, 0);
+VALUE(BITKV_IF_ABSENT, 1);
+VALUE(BITKV_IF_PRESENT, 2);
+VALUE(BITKV_IF_VERSION, 3);
+
+VALUE(BITKV_UPDATE_LEAVE, 0);
+VALUE(BITKV_UPDATE_PUT, 1);
+VALUE(BITKV_UPDATE_DELETE, 2);
+
 VALUE(BITKV_SCAN_ALL, 0);
 VALUE(BITKV_SCAN_KEYS, 1);
 
@@ -187,6 +266,9 @@ _Static_assert(BITKV_ALL_PARTITIONS == UINT32_MAX, "BITKV_ALL_PARTITIONS changed
 _Static_assert(BITKV_KEY_SIZE_MAX == 65535u, "BITKV_KEY_SIZE_MAX changed");
 _Static_assert(BITKV_VALUE_SIZE_MAX == 1u << 30, "BITKV_VALUE_SIZE_MAX changed");
 _Static_assert(BITKV_PARTITIONS_MAX == 1024u, "BITKV_PARTITIONS_MAX changed");
+_Static_assert(BITKV_TTL_NONE == UINT64_MAX, "BITKV_TTL_NONE changed");
+_Static_assert(BITKV_TTL_KEEP == UINT64_MAX - 1, "BITKV_TTL_KEEP changed");
+_Static_assert(BITKV_TTL_MAX == UINT64_C(1) << 62, "BITKV_TTL_MAX changed");
 
 /* ------------------------------------------------------------------ */
 
@@ -271,6 +353,34 @@ static void shorter_statistics_are_filled_as_far_as_they_go(void **state)
     assert_int_equal(bitkv_close(db), BITKV_OK);
 }
 
+static void shorter_key_infos_and_put_options_are_taken(void **state)
+{
+    (void)state;
+    bitkv *db = NULL;
+    assert_int_equal(bitkv_open(&db, directory, NULL), BITKV_OK);
+    uint64_t version = 0;
+    const size_t sizes[] = {offsetof(bitkv_put_options, reserved), sizeof(bitkv_put_options)};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        bitkv_put_options *options = shorter(sizes[i]);
+        bitkv_put_options_init_sized(options, sizes[i]);
+        assert_int_equal(options->struct_size, sizes[i]);
+        assert_int_equal(options->ttl_ms, 0);
+        assert_int_equal(bitkv_put_if(db, "k", 1, "v", 1, options, &version), BITKV_OK);
+        free(options);
+    }
+    const size_t lengths[] = {offsetof(bitkv_key_info, value_size),
+                              offsetof(bitkv_key_info, deadline_ms)};
+    for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
+        bitkv_key_info *info = shorter(lengths[i]);
+        info->struct_size = lengths[i];
+        assert_int_equal(bitkv_info(db, "k", 1, info), BITKV_OK);
+        assert_int_equal(info->struct_size, lengths[i]);
+        assert_int_equal(info->version, version);
+        free(info);
+    }
+    assert_int_equal(bitkv_close(db), BITKV_OK);
+}
+
 static void structures_without_a_size_are_refused(void **state)
 {
     (void)state;
@@ -284,6 +394,13 @@ static void structures_without_a_size_are_refused(void **state)
     bitkv_statistics statistics;
     memset(&statistics, 0, sizeof statistics);
     assert_int_equal(bitkv_stats(db, BITKV_ALL_PARTITIONS, &statistics), BITKV_ERR_INVALID);
+    bitkv_put_options put_options;
+    memset(&put_options, 0, sizeof put_options);
+    assert_int_equal(bitkv_put_if(db, "k", 1, "v", 1, &put_options, NULL), BITKV_ERR_INVALID);
+    bitkv_key_info info;
+    memset(&info, 0, sizeof info);
+    assert_int_equal(bitkv_info(db, "k", 1, &info), BITKV_ERR_INVALID);
+    assert_int_equal(bitkv_info(db, "k", 1, NULL), BITKV_ERR_INVALID);
     assert_int_equal(bitkv_close(db), BITKV_OK);
 }
 
@@ -295,6 +412,8 @@ int main(void)
                                         remove_directory),
         cmocka_unit_test_setup_teardown(shorter_statistics_are_filled_as_far_as_they_go,
                                         make_directory, remove_directory),
+        cmocka_unit_test_setup_teardown(shorter_key_infos_and_put_options_are_taken, make_directory,
+                                        remove_directory),
         cmocka_unit_test_setup_teardown(structures_without_a_size_are_refused, make_directory,
                                         remove_directory),
     };

@@ -24,6 +24,13 @@ static int never(void *user, const bitkv_record *record)
     return 99;
 }
 
+static int never_asked(void *user, bitkv_update_step *step)
+{
+    (void)user;
+    (void)step;
+    return BITKV_UPDATE_DELETE;
+}
+
 /* In the child: everything is refused, and touches nothing. */
 static void expect_forked(bitkv *db)
 {
@@ -44,6 +51,14 @@ static void expect_forked(bitkv *db)
     check(bitkv_del(db, "k", 1) == BITKV_ERR_FORKED);
     check(bitkv_del_with(db, "k", 1, BITKV_DURABILITY_NONE) == BITKV_ERR_FORKED);
     check(bitkv_exists(db, "k", 1) == BITKV_ERR_FORKED);
+    bitkv_key_info info;
+    bitkv_key_info_init(&info);
+    check(bitkv_info(db, "k", 1, &info) == BITKV_ERR_FORKED);
+    check(bitkv_touch(db, "k", 1, 1) == BITKV_ERR_FORKED);
+    check(bitkv_put_if(db, "k", 1, "w", 1, NULL, NULL) == BITKV_ERR_FORKED);
+    check(bitkv_del_if(db, "k", 1, 1, BITKV_DURABILITY_NONE) == BITKV_ERR_FORKED);
+    check(bitkv_add(db, "k", 1, 1, NULL) == BITKV_ERR_FORKED);
+    check(bitkv_update(db, "k", 1, never_asked, NULL, BITKV_DURABILITY_NONE) == BITKV_ERR_FORKED);
     check(bitkv_sync(db) == BITKV_ERR_FORKED);
     check(bitkv_scan(db, BITKV_SCAN_ALL, never, NULL) == BITKV_ERR_FORKED);
     check(bitkv_stats(db, BITKV_ALL_PARTITIONS, &s) == BITKV_ERR_FORKED);

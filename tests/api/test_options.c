@@ -75,8 +75,10 @@ static void each_option_has_bounds_and_an_error_that_names_it(void **state)
     with(io_mode, (bitkv_io_mode)3);
     with(io_mode, (bitkv_io_mode)-1);
     with(ring_depth, 32769);
+    with(default_ttl_ms, BITKV_TTL_MAX + 1);
+    with(default_ttl_ms, BITKV_TTL_KEEP);
     refuses_reserved(0);
-    refuses_reserved(4);
+    refuses_reserved(sizeof((bitkv_options *)0)->reserved / sizeof(uint64_t) - 1);
 }
 
 static void the_bounds_themselves_are_fine(void **state)
@@ -100,6 +102,9 @@ static void the_bounds_themselves_are_fine(void **state)
     with_good(auto_compact, false);
     with_good(strict_recovery, true);
     with_good(log_user, NULL);
+    with_good(default_ttl_ms, BITKV_TTL_MAX);
+    with_good(default_ttl_ms, BITKV_TTL_NONE);
+    with_good(default_ttl_ms, 1);
 }
 
 static void defaults_are_those_of_the_header(void **state)
@@ -127,7 +132,8 @@ static void defaults_are_those_of_the_header(void **state)
     assert_int_equal(o.ring_depth, 2048);
     assert_int_equal(o.checkpoint_interval_bytes, 0);
     assert_null(o.log);
-    for (unsigned i = 0; i < sizeof o.reserved / sizeof o.reserved[0]; i++)
+    assert_int_equal(o.default_ttl_ms, 0);
+    for (unsigned i = 0; i < sizeof o.reserved / sizeof *o.reserved; i++)
         assert_int_equal(o.reserved[i], 0);
     assert_int_equal(o.backend, BITKV_BACKEND_AUTO);
     assert_int_equal(o.io_threads, 0);

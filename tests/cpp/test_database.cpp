@@ -476,6 +476,162 @@ void the_environment_rules_the_backend()
     CHECK(db->stats()->backend == BITKV_BACKEND_THREADS);
 }
 
+/* --- expiry and conditions ------------------------------------------------------ */
+
+task<void> every_condition(database &db)
+{
+    auto first = co_await db.put_if("k", "1", {.condition = BITKV_IF_ABSENT});
+    CHECK_OK(first);
+    CHECK(first->has_value());
+    auto again = co_await db.put_if("k", "2", {.condition = BITKV_IF_ABSENT});
+    CHECK_OK(again);
+    CHECK(!again->has_value());
+    auto second = co_await db.put_if("k", std::string("3"),
+                                     {.condition = BITKV_IF_VERSION, .version = **first});
+    CHECK(second.value().has_value());
+    CHECK(!(co_await db.del_if("k", **first)).value());
+    CHECK((co_await db.get_string("k")).value() == "3");
+    CHECK((co_await db.info("k")).value()->version == **second);
+    CHECK((co_await db.del_if("k", **second)).value());
+    CHECK(!(co_await db.info("k")).value().has_value());
+    CHECK(!(co_await db.put_if("k", "4", {.condition = BITKV_IF_PRESENT})).value().has_value());
+    CHECK_ERROR(co_await db.put_if("k", "4", {.ttl = std::chrono::seconds(0)}), BITKV_ERR_INVALID);
+    CHECK_ERROR(co_await db.put_if("", "4", {}), BITKV_ERR_INVALID);
+}
+
+task<void> every_deadline(database &db)
+{
+    co_await db.put("forever", "v");
+    co_await db.put_if("hour", "v", {.ttl = std::chrono::hours(1)});
+    auto hour = co_await db.info("hour");
+    CHECK(hour.value()->remaining_ms > 3500000);
+    CHECK(hour.value()->remaining_ms <= 3600000);
+    co_await db.put_if("hour", "w", {.ttl = time_to_live::keep()});
+    CHECK((co_await db.info("hour")).value()->deadline_ms == hour.value()->deadline_ms);
+    CHECK((co_await db.touch("hour", time_to_live::never())).value());
+    CHECK((co_await db.info("hour")).value()->deadline_ms == UINT64_MAX);
+    CHECK((co_await db.touch("hour", std::chrono::milliseconds(1))).value());
+    std::this_thread::sleep_for(std::chrono::milliseconds(3));
+    CHECK(!(co_await db.touch("hour", std::chrono::seconds(1))).value());
+    CHECK(!(co_await db.exists("hour")).value());
+    CHECK(!(co_await db.get("hour")).value().has_value());
+    CHECK((co_await db.exists("forever")).value());
+}
+
+task<void> every_update(database &db)
+{
+    CHECK((co_await db.add("n", 40)).value() == 40);
+    CHECK((co_await db.add(std::string("n"), 2)).value() == 42);
+    CHECK_ERROR(co_await db.add("n", INT64_MAX), BITKV_ERR_LIMIT);
+    auto append = [](std::optional<std::string_view> present) {
+        return update_decision::put(present ? std::string(*present) + "+" : "new");
+    };
+    CHECK((co_await db.update("u", append)).value());
+    CHECK((co_await db.update("u", append)).value());
+    CHECK((co_await db.get_string("u")).value() == "new+");
+    CHECK(!(co_await db.update("u", [](auto) { return update_decision::leave(); })).value());
+    CHECK((co_await db.update("u", [](auto) { return update_decision::del(); })).value());
+    CHECK(!(co_await db.update("u", [](auto) { return update_decision::del(); })).value());
+    result<void> closing;
+    auto closes = [&](auto) {
+        closing = sync_wait(db.close());
+        return update_decision::leave();
+    };
+    CHECK(!(co_await db.update("u", closes)).value());
+    CHECK_ERROR(closing, BITKV_ERR_INVALID);
+}
+
+void conditions_deadlines_and_updates_are_those_of_the_library()
+{
+    scratch s;
+    auto db = open_in(s);
+    sync_wait(every_condition(*db));
+    sync_wait(every_deadline(*db));
+    sync_wait(every_update(*db));
+#if BITCASK_EXCEPTIONS_
+    bool thrown = false;
+    try {
+        (void)sync_wait(db->update("t", [](auto) -> update_decision { throw 7; }));
+    } catch (int n) {
+        thrown = n == 7;
+    }
+    CHECK(thrown);
+#endif
+    CHECK_OK(sync_wait(db->close()));
+    CHECK_ERROR(sync_wait(db->add("n", 1)), BITKV_ERR_CLOSED);
+    config c{.directory = s.path("ttl")};
+    c.default_ttl_ms = 5000;
+    db = sync_wait(database::open(c)).value();
+    sync_wait(db->put("k", "v"));
+    CHECK(sync_wait(db->info("k")).value()->remaining_ms <= 5000);
+}
+
+/* What is not a queue's operation keeps its turn among those. */
+task<void> puts(database &db)
+{
+    CHECK_OK(co_await db.put("turn", "1"));
+}
+
+task<void> replaces(database &db)
+{
+    auto changed = co_await db.put_if("turn", "2", {.condition = BITKV_IF_PRESENT});
+    CHECK(changed.value().has_value());
+}
+
+void direct_calls_keep_their_turn()
+{
+    scratch s;
+    auto db = open_in(s);
+    sync_wait(when_all(puts(*db), replaces(*db)));
+    CHECK(sync_wait(db->get_string("turn")).value() == "2");
+}
+
+void closing_waits_for_direct_calls()
+{
+    scratch s;
+    auto db = open_in(s);
+    std::atomic<bool> inside{false};
+    std::atomic<int> code{0};
+    std::thread other([&] {
+        auto decide = [&](auto) {
+            inside = true;
+            std::this_thread::sleep_for(std::chrono::milliseconds(100));
+            return update_decision::put("v");
+        };
+        code = sync_wait(db->update("k", decide)).error().code();
+    });
+    while (!inside)
+        std::this_thread::yield();
+    CHECK_OK(sync_wait(db->close()));
+    other.join();
+    CHECK(code == BITKV_OK); /* it was counted before the database began to close */
+    db = open_in(s);
+    CHECK(sync_wait(db->exists("k")).value());
+}
+
+void a_batch_is_written_as_a_whole()
+{
+    scratch s;
+    auto db = sync_wait(database::open({.directory = s.path("b")})).value();
+    batch changes;
+    CHECK(db->write(changes).has_value()); // nothing to write
+    CHECK(changes.put("a", "1").has_value());
+    CHECK(changes.put(std::string("b"), std::vector<char>{'2'}).has_value());
+    CHECK(changes.del("a").has_value());
+    CHECK(changes.count() == 3);
+    CHECK(!changes.put("", "empty").has_value());
+    batch moved = std::move(changes);
+    CHECK(changes.count() == 0 && moved.count() == 3);
+    CHECK(db->write(moved, BITKV_DURABILITY_SYNC).has_value());
+    CHECK(!sync_wait(db->exists("a")).value());
+    CHECK(sync_wait(db->get_string("b")).value().value() == "2");
+    moved.clear();
+    CHECK(moved.count() == 0);
+    CHECK(sync_wait(db->close()).has_value());
+    CHECK(moved.put("a", "1").has_value());
+    CHECK(db->write(moved).error().code() == BITKV_ERR_CLOSED);
+}
+
 } // namespace
 
 int main()
@@ -499,7 +655,11 @@ int main()
         NAMED(statistics_count),
         NAMED(a_snapshot_shows_one_moment),
         NAMED(records_end_with_the_error),
+        NAMED(a_batch_is_written_as_a_whole),
         NAMED(what_is_wrong_with_an_operation_is_in_its_error),
         NAMED(the_environment_rules_the_backend),
+        NAMED(conditions_deadlines_and_updates_are_those_of_the_library),
+        NAMED(direct_calls_keep_their_turn),
+        NAMED(closing_waits_for_direct_calls),
     });
 }

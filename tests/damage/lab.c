@@ -289,25 +289,51 @@ void lab_log_begin(struct lab_log *log, const struct bkv_manifest *manifest, uin
     lab_log_bytes(log, bytes, sizeof bytes);
 }
 
-size_t lab_log_raw(struct lab_log *log, uint8_t type, uint64_t sequence, const void *key,
-                   size_t key_size, const void *value, size_t value_size)
+static size_t append_record(struct lab_log *log, const struct bkv_record *record, uint64_t deadline,
+                            const void *key, const void *value)
 {
     size_t at = log->size;
-    size_t size = (size_t)bkv_record_size(key_size, value_size);
+    size_t size = (size_t)bkv_record_size_of(record);
     lab_log_bytes(log, NULL, size);
     uint8_t *bytes = log->data + at;
-    struct bkv_record record = {
-        .value_size = (uint32_t)value_size, .key_size = (uint16_t)key_size, .type = type};
-    bkv_record_begin(bytes, &record);
-    if (key_size > 0)
-        memcpy(bytes + BKV_RECORD_HEADER, key, key_size);
-    if (value_size > 0)
-        memcpy(bytes + BKV_RECORD_HEADER + key_size, value, value_size);
+    bkv_record_begin(bytes, record);
+    uint8_t *to = bytes + BKV_RECORD_HEADER + bkv_record_prefix(record->flags);
+    if (record->flags != 0)
+        bkv_put64(bytes + BKV_RECORD_HEADER, deadline);
+    if (record->key_size > 0)
+        memcpy(to, key, record->key_size);
+    if (record->value_size > 0)
+        memcpy(to + record->key_size, value, record->value_size);
     uint32_t crc = bkv_record_crc_begin(bytes);
     crc = bkv_crc32c(crc, bytes + BKV_RECORD_HEADER, size - BKV_RECORD_HEADER);
     uint64_t seed = bkv_segment_seed(log->manifest->database_id, log->partition, log->id);
-    bkv_record_finish(bytes, crc, sequence, seed, at);
+    bkv_record_finish(bytes, crc, record->sequence, seed, at);
     return at;
+}
+
+size_t lab_log_raw(struct lab_log *log, uint8_t type, uint64_t sequence, const void *key,
+                   size_t key_size, const void *value, size_t value_size)
+{
+    struct bkv_record record = {
+        .value_size = (uint32_t)value_size,
+        .key_size = (uint16_t)key_size,
+        .type = type,
+        .sequence = sequence,
+    };
+    return append_record(log, &record, 0, key, value);
+}
+
+size_t lab_log_put_until(struct lab_log *log, uint64_t sequence, uint64_t deadline, const char *key,
+                         const char *value)
+{
+    struct bkv_record record = {
+        .value_size = (uint32_t)strlen(value),
+        .key_size = (uint16_t)strlen(key),
+        .type = BKV_RECORD_PUT,
+        .flags = BKV_RECORD_EXPIRES,
+        .sequence = sequence,
+    };
+    return append_record(log, &record, deadline, key, value);
 }
 
 size_t lab_log_put(struct lab_log *log, uint64_t sequence, const char *key, const char *value)
@@ -347,7 +373,7 @@ static void copy_entries(struct bkv_hint_writer *writer, struct bkv_scanner *sca
             return;
         assert_int_equal(item.kind, BKV_SCAN_RECORD);
         *last = item.record.sequence;
-        if (item.record.type == BKV_RECORD_MARK)
+        if (bkv_record_is_keyless(&item.record))
             continue;
         struct bkv_hash hash = bkv_hash(&manifest->hash_key, item.key, item.record.key_size);
         struct bkv_entry entry =

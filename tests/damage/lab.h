@@ -84,6 +84,9 @@ void lab_log_begin(struct lab_log *log, const struct bkv_manifest *manifest, uin
                    uint64_t id, uint64_t base_sequence);
 /* Each returns the record's offset. */
 size_t lab_log_put(struct lab_log *log, uint64_t sequence, const char *key, const char *value);
+/* With a deadline. */
+size_t lab_log_put_until(struct lab_log *log, uint64_t sequence, uint64_t deadline, const char *key,
+                         const char *value);
 size_t lab_log_delete(struct lab_log *log, uint64_t sequence, const char *key);
 size_t lab_log_mark(struct lab_log *log, uint64_t sequence, uint64_t segment_id, uint64_t offset);
 size_t lab_log_raw(struct lab_log *log, uint8_t type, uint64_t sequence, const void *key,

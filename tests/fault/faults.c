@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -18,7 +19,11 @@ static struct {
     _Atomic int kind;
     uint32_t first, count;
     int error;
+    int death; /* exit status; 0: calls fail */
 } plan = {.kind = FAULT_COUNT};
+
+/* Stands for every kind. */
+#define FAULT_ALL (FAULT_COUNT + 1)
 
 static _Atomic uint32_t calls;
 static _Atomic uint32_t fired;
@@ -36,11 +41,14 @@ const char *fault_name(enum fault_kind kind)
 
 static bool fails(enum fault_kind kind)
 {
-    if ((int)kind != atomic_load(&plan.kind))
+    int planned = atomic_load(&plan.kind);
+    if ((int)kind != planned && planned != FAULT_ALL)
         return false;
     uint32_t n = atomic_fetch_add(&calls, 1);
     if (n < plan.first || n - plan.first >= plan.count)
         return false;
+    if (plan.death != 0)
+        _exit(plan.death);
     atomic_fetch_add(&fired, 1);
     errno = plan.error;
     return true;
@@ -115,6 +123,28 @@ static int on_renameat(int dirfd, const char *from, const char *to)
     return fails(FAULT_renameat) ? -1 : bkv_io_kernel.renameat(dirfd, from, to);
 }
 
+static int on_renameat2(int dirfd, const char *from, const char *to, unsigned flags)
+{
+    return fails(FAULT_renameat2) ? -1 : bkv_io_kernel.renameat2(dirfd, from, to, flags);
+}
+
+static int on_linkat(int from_dirfd, const char *from, int to_dirfd, const char *to)
+{
+    return fails(FAULT_linkat) ? -1 : bkv_io_kernel.linkat(from_dirfd, from, to_dirfd, to);
+}
+
+static ssize_t on_copy_file_range(int from, off_t from_offset, int to, off_t to_offset, size_t size)
+{
+    return fails(FAULT_copy_file_range)
+               ? -1
+               : bkv_io_kernel.copy_file_range(from, from_offset, to, to_offset, shorten(size));
+}
+
+static int on_rmdirat(int dirfd, const char *path)
+{
+    return fails(FAULT_rmdirat) ? -1 : bkv_io_kernel.rmdirat(dirfd, path);
+}
+
 static int on_unlinkat(int dirfd, const char *path)
 {
     return fails(FAULT_unlinkat) ? -1 : bkv_io_kernel.unlinkat(dirfd, path);
@@ -167,15 +197,31 @@ void fault_uninstall(void)
     bkv_io = &bkv_io_kernel;
 }
 
-void fault_arm(enum fault_kind kind, uint32_t first, uint32_t count, int error)
+static void arm(int kind, uint32_t first, uint32_t count, int error, int death)
 {
     atomic_store(&plan.kind, FAULT_COUNT);
     plan.first = first;
     plan.count = count;
     plan.error = error;
+    plan.death = death;
     atomic_store(&calls, 0);
     atomic_store(&fired, 0);
-    atomic_store(&plan.kind, (int)kind);
+    atomic_store(&plan.kind, kind);
+}
+
+void fault_arm(enum fault_kind kind, uint32_t first, uint32_t count, int error)
+{
+    arm((int)kind, first, count, error, 0);
+}
+
+void fault_arm_all(uint32_t first, uint32_t count, int error)
+{
+    arm(FAULT_ALL, first, count, error, 0);
+}
+
+void fault_arm_death(uint32_t first, int status)
+{
+    arm(FAULT_ALL, first, 1, 0, status);
 }
 
 void fault_disarm(void)

@@ -26,6 +26,10 @@
     X(fstatfs)                                                                                     \
     X(flock)                                                                                       \
     X(renameat)                                                                                    \
+    X(renameat2)                                                                                   \
+    X(linkat)                                                                                      \
+    X(copy_file_range)                                                                             \
+    X(rmdirat)                                                                                     \
     X(unlinkat)                                                                                    \
     X(mkdirat)                                                                                     \
     X(mmap)                                                                                        \
@@ -49,6 +53,10 @@ void fault_uninstall(void);
 
 /* Calls `first` to `first + count - 1` of the kind, counted from now, fail. */
 void fault_arm(enum fault_kind kind, uint32_t first, uint32_t count, int error);
+/* The same for every kind of the table, counted together. */
+void fault_arm_all(uint32_t first, uint32_t count, int error);
+/* The process dies with `status` in place of call `first` of any kind. */
+void fault_arm_death(uint32_t first, int status);
 void fault_disarm(void);
 /* How many calls have failed since fault_arm(). */
 uint32_t fault_fired(void);

@@ -7,7 +7,8 @@ import sys
 
 from toolcase import DAMAGE, FAILURE, USAGE, ToolCase, main
 
-COMMANDS = ["put", "get", "del", "exists", "count", "load", "dump", "stats", "check"]
+COMMANDS = ["put", "get", "del", "exists", "count", "load", "dump", "scan", "stats", "check",
+            "backup", "restore-check", "repartition"]
 
 STATISTICS = [
     "puts_total", "gets_total", "gets_miss_total", "deletes_total", "compactions_total",
@@ -52,7 +53,7 @@ class Help(ToolCase):
                     # Without an argument, or behind one, help still wins over all else.
                     takes_argument = line[line.index("--"):].split("  ")[0].strip() != name
                     value = {"--partitions": ["2"], "--max-file-size": ["1M"],
-                             "--io-mode": ["auto"]}.get(name, ["x"]) if takes_argument else []
+                             "--io-mode": ["auto"], "--limit": ["3"]}.get(name, ["x"]) if takes_argument else []
                     self.out(command, name, *value, "--help")
 
     def test_version(self):

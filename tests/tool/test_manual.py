@@ -21,7 +21,7 @@ class Manual(ToolCase):
     def test_every_command_and_option_is_described(self):
         page = read("man", "bitkv.1")
         listing = self.out("--help").decode()
-        commands = re.findall(r"^  ([a-z]+) +\S", listing, re.MULTILINE)
+        commands = re.findall(r"^  ([a-z-]+) +\S", listing, re.MULTILINE)
         self.assertGreater(len(commands), 8)
         for command in commands:
             self.assertIn(f"\n.Cm {command}\n", page)
@@ -40,7 +40,9 @@ class Manual(ToolCase):
         functions = {name for name in functions if not name.endswith("_init_sized")}
         for name in functions:
             self.assertIn(f"\n.Fn {name} ", page)
-        for structure in ("bitkv_options", "bitkv_statistics", "bitkv_op", "bitkv_completion"):
+        for structure in ("bitkv_options", "bitkv_statistics", "bitkv_op", "bitkv_completion",
+                          "bitkv_backup_options", "bitkv_backup_report",
+                          "bitkv_repartition_options", "bitkv_segment_info"):
             members = re.search(rf"typedef struct {structure} \{{(.*?)\n\}} {structure};", header,
                                 re.DOTALL).group(1)
             for name in re.findall(r"^    [\w ]+[ *](\w+);", members, re.MULTILINE):

@@ -46,14 +46,39 @@ static void what_was_written_is_read(void **state)
     }
 }
 
+static void a_deadline_lies_before_the_key(void **state)
+{
+    (void)state;
+    const uint64_t deadlines[] = {0, 1, 1234567890123, UINT64_MAX - 1};
+    for (size_t i = 0; i < sizeof deadlines / sizeof *deadlines; i++) {
+        lab_log_begin(&log_, &lab_manifest_1, 0, 1, 1);
+        size_t at = lab_log_put_until(&log_, 5, deadlines[i], "key", "value");
+        const uint8_t *bytes = log_.data + at;
+        uint64_t whole = log_.size - at;
+        assert_true(verifies(bytes, whole, seed_of(0, 1), at));
+        assert_int_equal(whole, bkv_record_size(3, 5 + BKV_RECORD_DEADLINE));
+        assert_int_equal(whole, bkv_record_size_of(&record));
+        assert_int_equal(record.flags, BKV_RECORD_EXPIRES);
+        assert_int_equal(bkv_record_deadline(bytes), deadlines[i]);
+        assert_memory_equal(bkv_record_key(bytes), "key", 3);
+        assert_memory_equal(bkv_record_value(bytes, &record), "value", 5);
+        free(log_.data);
+    }
+    lab_log_begin(&log_, &lab_manifest_1, 0, 1, 1);
+    size_t at = lab_log_put(&log_, 1, "key", "value");
+    assert_int_equal(bkv_record_deadline(log_.data + at), UINT64_MAX);
+    free(log_.data);
+}
+
 static void no_bit_may_change(void **state)
 {
     (void)state;
     lab_log_begin(&log_, &lab_manifest_1, 0, 1, 1);
-    size_t ats[3] = {lab_log_put(&log_, 1, "key", "a value of some length"),
-                     lab_log_delete(&log_, 2, "key"), lab_log_mark(&log_, 3, 1, 64)};
-    size_t ends[3] = {ats[1], ats[2], log_.size};
-    for (int n = 0; n < 3; n++) {
+    size_t ats[4] = {lab_log_put(&log_, 1, "key", "a value of some length"),
+                     lab_log_delete(&log_, 2, "key"), lab_log_mark(&log_, 3, 1, 64),
+                     lab_log_put_until(&log_, 4, 1234567890123, "key", "a value")};
+    size_t ends[4] = {ats[1], ats[2], ats[3], log_.size};
+    for (int n = 0; n < 4; n++) {
         for (size_t i = ats[n]; i < ends[n]; i++) {
             for (unsigned bit = 0; bit < 8; bit++) {
                 log_.data[i] ^= (uint8_t)(1u << bit);
@@ -123,15 +148,32 @@ static void impossible_headers_are_told_before_anything_is_computed(void **state
         r = (struct bkv_record){.type = (uint8_t)type, .key_size = 1};
         assert_int_equal(bkv_record_plausible(&r),
                          type == BKV_RECORD_PUT || type == BKV_RECORD_DELETE);
-        r.flags = 1;
-        assert_false(bkv_record_plausible(&r));
+        r.flags = BKV_RECORD_EXPIRES; /* of a put only */
+        assert_int_equal(bkv_record_plausible(&r), type == BKV_RECORD_PUT);
+        for (unsigned flags = 2; flags < 256; flags++) {
+            r.flags = (uint8_t)flags;
+            assert_false(bkv_record_plausible(&r));
+        }
     }
+    r = (struct bkv_record){.type = BKV_RECORD_MARK, .value_size = BKV_MARK_SIZE};
+    assert_true(bkv_record_plausible(&r));
+    r.flags = BKV_RECORD_EXPIRES;
+    assert_false(bkv_record_plausible(&r));
+    r = (struct bkv_record){.type = BKV_RECORD_BATCH, .value_size = BKV_BATCH_FIXED};
+    assert_true(bkv_record_plausible(&r));
+    r.value_size += BKV_BATCH_PEERS_MAX * BKV_BATCH_PEER;
+    assert_true(bkv_record_plausible(&r));
+    r.value_size += BKV_BATCH_PEER;
+    assert_false(bkv_record_plausible(&r));
+    r.value_size = BKV_BATCH_FIXED + 1;
+    assert_false(bkv_record_plausible(&r));
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_was_written_is_read),
+        cmocka_unit_test(a_deadline_lies_before_the_key),
         cmocka_unit_test(no_bit_may_change),
         cmocka_unit_test(no_other_place_will_do),
         cmocka_unit_test(zeros_never_verify),
