@@ -158,6 +158,15 @@ static void assert_is_a_moment(const struct contents *c)
     }
 }
 
+/* What threads share. */
+struct crowd {
+    bitkv *db;
+    bitkv_snapshot *snapshot;
+    uint32_t share;
+    struct contents *seen;
+    atomic_bool stop;
+};
+
 /* All three ways agree; the caller frees what they saw. */
 static struct contents *look(bitkv_snapshot *s, uint32_t shares)
 {
@@ -606,6 +615,79 @@ static int count_and_stop(void *user, const bitkv_record *record)
     return ++*calls == 7 ? 42 : 0;
 }
 
+/* By the clock, not by the snapshot. */
+static void expired_keys_are_absent_in_snapshots_too(void **state)
+{
+    (void)state;
+    for_both_modes(mode)
+    {
+        bitkv *db = open_partitions(2, mode, 0);
+        bitkv_put_options put;
+        bitkv_put_options_init(&put);
+        put.ttl_ms = 300;
+        ok(bitkv_put_if(db, "soon", 4, "v", 1, &put, NULL));
+        put.ttl_ms = 3600000;
+        ok(bitkv_put_if(db, "late", 4, "v", 1, &put, NULL));
+        put_text(db, "never", "v");
+        bitkv_snapshot *s = snapshot_of(db);
+        ok(bitkv_del(db, "late", 4));
+        sleep_ms(350);
+        compact(db);
+        assert_int_equal(bitkv_snapshot_exists(s, "soon", 4), BITKV_NOT_FOUND);
+        char value[8];
+        assert_int_equal(bitkv_snapshot_get_into(s, "soon", 4, value, sizeof value, NULL),
+                         BITKV_NOT_FOUND);
+        ok(bitkv_snapshot_exists(s, "late", 4));
+        for (unsigned flags = BITKV_SCAN_ALL; flags <= BITKV_SCAN_KEYS; flags++) {
+            unsigned calls = 0;
+            ok(bitkv_snapshot_scan(s, flags, count_and_stop, &calls));
+            assert_int_equal(calls, 2);
+        }
+        ok(bitkv_snapshot_destroy(s));
+        ok(bitkv_close(db));
+    }
+}
+
+static void *keep_writing_batches(void *user)
+{
+    struct crowd *c = user;
+    bitkv_batch *batch;
+    ok(bitkv_batch_create(&batch));
+    for (uint64_t i = 1; !c->stop; i++) {
+        bitkv_batch_clear(batch);
+        for (uint32_t k = 0; k < 20; k++)
+            ok(bitkv_batch_put(batch, &k, sizeof k, &i, sizeof i));
+        ok(bitkv_write(c->db, batch, BITKV_DURABILITY_DEFAULT));
+    }
+    bitkv_batch_destroy(batch);
+    return NULL;
+}
+
+static void batches_are_whole_in_snapshots(void **state)
+{
+    (void)state;
+    bitkv *db = open_partitions(4, BITKV_IO_MMAP, 0);
+    struct crowd c = {.db = db};
+    pthread_t writer;
+    assert_int_equal(pthread_create(&writer, NULL, keep_writing_batches, &c), 0);
+    for (unsigned i = 0; i < 200; i++) {
+        bitkv_snapshot *s = snapshot_of(db);
+        uint64_t first = 0;
+        for (uint32_t k = 0; k < 20; k++) {
+            uint64_t number = 0;
+            int rc = bitkv_snapshot_get_into(s, &k, sizeof k, &number, sizeof number, NULL);
+            assert_true(rc == BITKV_OK || rc == BITKV_NOT_FOUND);
+            if (k == 0)
+                first = number;
+            assert_int_equal(number, first);
+        }
+        ok(bitkv_snapshot_destroy(s));
+    }
+    c.stop = true;
+    assert_int_equal(pthread_join(writer, NULL), 0);
+    ok(bitkv_close(db));
+}
+
 static int close_it(void *user, const bitkv_record *record)
 {
     (void)record;
@@ -774,14 +856,6 @@ static void a_lack_of_memory_is_reported_and_harmless(void **state)
 
 /* --- many threads --------------------------------------------------------------------- */
 
-struct crowd {
-    bitkv *db;
-    bitkv_snapshot *snapshot;
-    uint32_t share;
-    struct contents *seen;
-    atomic_bool stop;
-};
-
 static void *keep_writing(void *user)
 {
     struct crowd *c = user;
@@ -924,6 +998,8 @@ int main(void)
         TEST(few_open_files_suffice),
         TEST(large_windows_are_complete),
         TEST(damage_is_passed_over_and_reported_at_the_end),
+        TEST(expired_keys_are_absent_in_snapshots_too),
+        TEST(batches_are_whole_in_snapshots),
         TEST(scans_of_a_snapshot_end_early),
         TEST(a_snapshot_outlives_its_database),
         TEST(a_forked_child_may_not_use_it),
