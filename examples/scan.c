@@ -24,7 +24,8 @@ struct totals {
     size_t bytes;
 };
 
-/* Records come in no order; key and value are valid during the call only. */
+/* Records come in no order, all of the moment at which the scan began; key and value
+ * are valid during the call only. */
 static int add_user(void *user, const bitkv_record *record)
 {
     struct totals *totals = user;

@@ -6,7 +6,8 @@
  * Conventions, once for all calls:
  *
  *  1. Threads. Every function is safe from any thread, but those of a
- *     completion queue, which belongs to one. A call never runs user code on
+ *     completion queue, which belongs to one, and of an iterator, which is for
+ *     one at a time. A call never runs user code on
  *     another thread, except the log callback of the options.
  *  2. Results. Functions return `int`: ::BITKV_OK (0) on success,
  *     ::BITKV_NOT_FOUND (1) when a key is absent, and a negative
@@ -21,7 +22,8 @@
  *     (operations of a completion queue: with ::BITKV_OP_COPY). What it
  *     allocates for the caller is released with bitkv_free(), a view with
  *     bitkv_view_release(), a database with bitkv_close(), a queue with
- *     bitkv_cq_destroy().
+ *     bitkv_cq_destroy(), a snapshot with bitkv_snapshot_destroy(), an iterator
+ *     with bitkv_iterator_destroy().
  *  6. Failure. A call that fails leaves the database and its outputs as they
  *     were, unless its own text says otherwise.
  *  7. ABI. Handles are opaque. Every public structure that may grow begins
@@ -30,7 +32,7 @@
  *     rest. Enumerators and field offsets never change within a soname.
  *     Reserved fields must be zero. Structures without it that callers
  *     allocate (::bitkv_view, ::bitkv_get_item, ::bitkv_recovery, ::bitkv_op,
- *     ::bitkv_completion) never change their layout.
+ *     ::bitkv_completion, ::bitkv_record) never change their layout.
  *  8. fork(). A handle belongs to the process that opened it. In a forked
  *     child every call on it returns ::BITKV_ERR_FORKED and touches nothing.
  *
@@ -760,10 +762,60 @@ BITKV_API void bitkv_batch_clear(bitkv_batch *batch);
 BITKV_API int bitkv_write(bitkv *db, const bitkv_batch *batch, bitkv_durability durability);
 
 /* ------------------------------------------------------------------ */
-/* Scanning                                                            */
+/* Snapshots, iteration, scan                                          */
 /* ------------------------------------------------------------------ */
 
-/** One live record, as bitkv_scan() shows it; valid during the callback. */
+/** Stands for all partitions. */
+#define BITKV_ALL_PARTITIONS UINT32_MAX
+
+/**
+ * What the database held at one moment: all of it, or, of a write that was under
+ * way then, either everything or nothing.
+ *
+ * Threads. Any number of them may read a snapshot at the same time. Any number of
+ * snapshots may be open, and they end in any order.
+ *
+ * Cost. Creating one takes microseconds, writers wait for some 40 of them with 10
+ * million keys. While it is open, files that it needs are kept though compaction
+ * has replaced them, and the first write to each thousand keys copies their part
+ * of the index (see docs/keydir.md): hold it as long as it is of use, and no
+ * longer.
+ *
+ * A snapshot outlives its database: after bitkv_close() every call on it returns
+ * BITKV_ERR_CLOSED, but bitkv_snapshot_destroy() releases it. Expiry is by the
+ * clock, not by the snapshot: a key whose deadline has passed is absent.
+ */
+typedef struct bitkv_snapshot bitkv_snapshot;
+
+/**
+ * Take a snapshot of now: whatever was acknowledged before the call is in it.
+ * @param snapshot receives it; NULL on failure
+ * @return BITKV_OK; BITKV_ERR_NO_MEMORY; BITKV_ERR_CLOSED; BITKV_ERR_INVALID;
+ *         BITKV_ERR_FORKED
+ */
+BITKV_API int bitkv_snapshot_create(bitkv *db, bitkv_snapshot **snapshot);
+
+/**
+ * Release a snapshot; no call on it may run. Before or after bitkv_close(), and
+ * before or after its iterators are destroyed: it lasts until the last has gone.
+ * @param snapshot NULL is BITKV_OK
+ * @return BITKV_OK; BITKV_ERR_FORKED
+ */
+BITKV_API int bitkv_snapshot_destroy(bitkv_snapshot *snapshot);
+
+/** bitkv_get(), of the snapshot's moment. */
+BITKV_API int bitkv_snapshot_get(bitkv_snapshot *snapshot, const void *key, size_t key_size,
+                                 void **value, size_t *value_size);
+/** bitkv_get_into(), of the snapshot's moment. */
+BITKV_API int bitkv_snapshot_get_into(bitkv_snapshot *snapshot, const void *key, size_t key_size,
+                                      void *buffer, size_t buffer_size, size_t *value_size);
+/** bitkv_get_view(), of the snapshot's moment. The view outlives the snapshot. */
+BITKV_API int bitkv_snapshot_get_view(bitkv_snapshot *snapshot, const void *key, size_t key_size,
+                                      bitkv_view *view);
+/** bitkv_exists(), of the snapshot's moment. */
+BITKV_API int bitkv_snapshot_exists(bitkv_snapshot *snapshot, const void *key, size_t key_size);
+
+/** One live record, as scans and iterators show it. Its layout never changes. */
 typedef struct bitkv_record {
     const void *key;
     size_t key_size;
@@ -779,34 +831,108 @@ typedef enum bitkv_scan_flags {
 } bitkv_scan_flags;
 
 /**
- * Receives a record of bitkv_scan(). May call into the database.
- * @return 0 to go on; anything else stops, and is what bitkv_scan() returns: a
+ * Goes through the records of a snapshot, in no order: one that is different for
+ * each database, and may be so for each iterator. For one thread at a time; any
+ * number of iterators may be open on a snapshot.
+ */
+typedef struct bitkv_iterator bitkv_iterator;
+
+/** Options of bitkv_iterator_create(). */
+typedef struct bitkv_iterator_options {
+    size_t struct_size; /**< set by bitkv_iterator_options_init() */
+    unsigned flags;     /**< of bitkv_scan_flags. Default BITKV_SCAN_ALL */
+    /** Visit one of `shares` parts of the records only, so that as many threads
+     *  can divide the work: each record is in exactly one part. Defaults 0 of 1.
+     *  Parts are of about a thousand keys: of few keys one may get all. */
+    uint32_t share;
+    uint32_t shares; /**< at least 1, more than `share` */
+    /** 0 to count - 1. Default BITKV_ALL_PARTITIONS. */
+    uint32_t partition;
+    /** Keys that begin with these bytes only, which are copied. All keys are looked
+     *  at: it saves what is done with the others, not the walk. Default NULL. */
+    const void *prefix;
+    size_t prefix_size; /**< in bytes; at most BITKV_KEY_SIZE_MAX. Default 0 */
+    uint64_t reserved[4];
+} bitkv_iterator_options;
+
+#define bitkv_iterator_options_init(options)                                                       \
+    bitkv_iterator_options_init_sized((options), sizeof(bitkv_iterator_options))
+/** What bitkv_iterator_options_init() calls. @param struct_size
+ *  sizeof(bitkv_iterator_options) */
+BITKV_API void bitkv_iterator_options_init_sized(bitkv_iterator_options *options,
+                                                 size_t struct_size);
+
+/**
+ * Create an iterator, which stands before the first record.
+ * @param snapshot an open one; may be destroyed before the iterator
+ * @param options  NULL for the defaults
+ * @param iterator receives it; NULL on failure
+ * @return BITKV_OK; BITKV_ERR_NO_MEMORY; BITKV_ERR_INVALID; BITKV_ERR_CLOSED;
+ *         BITKV_ERR_FORKED
+ */
+BITKV_API int bitkv_iterator_create(bitkv_snapshot *snapshot, const bitkv_iterator_options *options,
+                                    bitkv_iterator **iterator);
+
+/**
+ * Go on to the next record.
+ *
+ * Every value has been verified. Records that do not verify, or that cannot be
+ * read, are passed over, and the others visited: the end then returns the error of
+ * the first such record in place of BITKV_NOT_FOUND, as often as it is asked.
+ *
+ * @param record receives it; what it points at is valid until the next call with
+ *               this iterator, whatever becomes of the database; unchanged unless
+ *               BITKV_OK
+ * @return BITKV_OK; BITKV_NOT_FOUND at the end; BITKV_ERR_CORRUPT or BITKV_ERR_IO
+ *         at the end, too; BITKV_ERR_NO_MEMORY: it may be called again;
+ *         BITKV_ERR_CLOSED; BITKV_ERR_INVALID; BITKV_ERR_FORKED
+ */
+BITKV_API int bitkv_iterator_next(bitkv_iterator *iterator, bitkv_record *record);
+
+/**
+ * Destroy an iterator, at the end or earlier; before or after bitkv_close().
+ * @param iterator NULL is BITKV_OK
+ * @return BITKV_OK; BITKV_ERR_FORKED
+ */
+BITKV_API int bitkv_iterator_destroy(bitkv_iterator *iterator);
+
+/**
+ * Receives a record, valid during the call. May call into the database.
+ * @return 0 to go on; anything else stops, and is what the scan returns: a
  *         number above 1 cannot be taken for one of the library's codes
  */
 typedef int (*bitkv_scan_cb)(void *user, const bitkv_record *record);
 
 /**
- * Visit every live record, in no order. Not a snapshot: a key that is there
- * from beginning to end is visited exactly once, with a value that it had
- * meanwhile; keys that come or go meanwhile may be visited or not.
- *
- * Writers of a partition are held up for microseconds at a time.
+ * Visit every record of a snapshot, in no order: an iterator in one call.
  *
  * @param flags   of bitkv_scan_flags
- * @param scan_cb called in this thread
+ * @param scan_cb called in this thread; may close the database, which ends the scan
+ *                with BITKV_ERR_CLOSED
  * @param user    handed to it
  * @return BITKV_OK; what the callback returned; BITKV_ERR_CORRUPT or
  *         BITKV_ERR_IO if records could not be read: the others are visited
- *         first, and the context names the first
+ *         first, and the context names the first; BITKV_ERR_NO_MEMORY;
+ *         BITKV_ERR_CLOSED; BITKV_ERR_INVALID; BITKV_ERR_FORKED
+ */
+BITKV_API int bitkv_snapshot_scan(bitkv_snapshot *snapshot, unsigned flags, bitkv_scan_cb scan_cb,
+                                  void *user);
+
+/**
+ * Visit every record that is there when the call begins, in no order: a snapshot
+ * for the time of the call. What is written meanwhile, by the callback too, is not
+ * seen.
+ *
+ * @param flags   of bitkv_scan_flags
+ * @param scan_cb called in this thread; may not close the database
+ * @param user    handed to it
+ * @return as bitkv_snapshot_scan()
  */
 BITKV_API int bitkv_scan(bitkv *db, unsigned flags, bitkv_scan_cb scan_cb, void *user);
 
 /* ------------------------------------------------------------------ */
 /* Compaction                                                          */
 /* ------------------------------------------------------------------ */
-
-/** Stands for all partitions. */
-#define BITKV_ALL_PARTITIONS UINT32_MAX
 
 /**
  * Hears how far a long operation has come, in the thread that called it.

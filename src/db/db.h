@@ -37,6 +37,8 @@ struct bitkv {
     bitkv_cq *queues;                  /* under the mutex of cq.c */
     _Atomic uint32_t residency_doubts; /* how often it turned out that pages had gone */
 
+    bitkv_snapshot *snapshots; /* under the mutex of snapshot.c */
+
     uint64_t opened_in_ns;
     char io_mode_reason[96];
 };

@@ -4,6 +4,7 @@
 #include "base/epoch.h"
 #include "base/error.h"
 #include "db/cq.h"
+#include "db/snapshot.h"
 #include "io/mapping.h"
 
 #include <errno.h>
@@ -26,12 +27,14 @@ static void before_fork(void)
 {
     (void)pthread_mutex_lock(&mutex);
     bkv_cq_before_fork();
+    bkv_snapshot_before_fork();
     bkv_mapping_before_fork();
 }
 
 static void after_fork_in_parent(void)
 {
     bkv_mapping_after_fork();
+    bkv_snapshot_after_fork();
     bkv_cq_after_fork();
     (void)pthread_mutex_unlock(&mutex);
 }
@@ -46,6 +49,7 @@ static void after_fork_in_child(void)
     members = NULL;
     bkv_epoch_after_fork();
     bkv_mapping_after_fork();
+    bkv_snapshot_after_fork();
     bkv_cq_after_fork();
     (void)pthread_mutex_unlock(&mutex);
 }

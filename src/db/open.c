@@ -26,6 +26,7 @@
 #include "db/io_mode.h"
 #include "db/long_call.h"
 #include "db/options.h"
+#include "db/snapshot.h"
 #include "io/io.h"
 #include "io/mapping.h"
 #include "log/filename.h"
@@ -454,6 +455,7 @@ int bitkv_close(bitkv *db)
                          "or another long call on the same database: return "
                          "from it first");
     wait_for_calls(db);
+    bkv_snapshot_detach_all(db);
     bkv_fork_unregister(&db->fork_member);
     bkv_backend_stop(db);
     sync_partitions(db);

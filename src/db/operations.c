@@ -8,7 +8,6 @@
  * consistency on both sides, so no call slips through.
  */
 #include "db/call.h"
-#include "db/long_call.h"
 #include "db/pipeline.h"
 
 #include "base/assert.h"
@@ -246,27 +245,8 @@ int bitkv_sync(bitkv *db)
     return rc;
 }
 
-/* --- scanning and statistics
+/* --- statistics
  * ---------------------------------------------------------------------------- */
-
-int bitkv_scan(bitkv *db, unsigned flags, bitkv_scan_cb scan_cb, void *user)
-{
-    if (scan_cb == NULL || (flags & ~(unsigned)BITKV_SCAN_KEYS) != 0)
-        return bkv_error(BITKV_ERR_INVALID, "bitkv_scan: no callback, or unknown flags %#x", flags);
-    struct bkv_long_call call;
-    int rc = bkv_long_begin(&call, db);
-    if (rc != BITKV_OK)
-        return rc;
-    bkv_long_leave(&call);
-    struct bkv_scan_failure failure;
-    failure.code = BITKV_OK;
-    for (uint32_t i = 0; i < db->partition_count && rc == BITKV_OK; i++)
-        rc = bkv_partition_scan(db->partitions[i], flags, scan_cb, user, &db->closing, &failure);
-    bkv_long_end(&call);
-    if (rc == BITKV_OK && failure.code != BITKV_OK)
-        rc = bkv_error(failure.code, "%s", failure.context);
-    return rc;
-}
 
 static void fill_statistics(struct bitkv *db, uint32_t partition, bitkv_statistics *s)
 {

@@ -105,6 +105,15 @@ bool bkv_resident(struct bkv_mapping *mapping, uint64_t offset, uint64_t size, u
     return true;
 }
 
+bool bkv_resident_now(const struct bkv_mapping *mapping, uint64_t offset)
+{
+    unsigned char in_memory;
+    uint64_t page_size = (uint64_t)sysconf(_SC_PAGESIZE);
+    if (bkv_io->mincore(mapping->base + (offset & ~(page_size - 1)), 1, &in_memory) != 0)
+        return true;
+    return (in_memory & 1u) != 0;
+}
+
 void bkv_residency_note(struct bkv_mapping *mapping, uint64_t offset, uint64_t size)
 {
     struct bkv_residency *r = atomic_load_explicit(&mapping->residency, memory_order_acquire);

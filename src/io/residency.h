@@ -18,6 +18,10 @@
  * memory? True also where nobody can tell. Any thread. */
 bool bkv_resident(struct bkv_mapping *mapping, uint64_t offset, uint64_t size, uint32_t stamp);
 
+/* The same of the page at `offset`, which lies within the mapping, asked of the kernel
+ * at once. Any thread. */
+bool bkv_resident_now(const struct bkv_mapping *mapping, uint64_t offset);
+
 /* They have been read just now. Any thread. */
 void bkv_residency_note(struct bkv_mapping *mapping, uint64_t offset, uint64_t size);
 

@@ -78,6 +78,61 @@ struct bkv_hold {
 void bkv_hold_begin(struct bkv_partition *partition, struct bkv_hold *hold); /* locked */
 void bkv_hold_end(struct bkv_partition *partition, struct bkv_hold *hold);   /* not locked */
 
+/* --- snapshots: snapshot.c --------------------------------------------------- */
+
+/* What the partition held at one moment. */
+struct bkv_partition_snapshot {
+    struct bkv_keydir_snapshot *keydir; /* NULL: there is none */
+    struct bkv_hold hold;
+    bool taken;
+};
+
+/* Memory for one. Not locked. BITKV_ERR_NO_MEMORY. */
+int bkv_partition_snapshot_reserve(struct bkv_partition *partition,
+                                   struct bkv_partition_snapshot *snapshot);
+/* Locked. BKV_OUTGROWN: release it, and reserve anew. BITKV_ERR_NO_MEMORY. */
+#define BKV_OUTGROWN 2
+int bkv_partition_snapshot_take(struct bkv_partition *partition,
+                                struct bkv_partition_snapshot *snapshot);
+/* Not locked: of one in any state, that nobody reads any more. */
+void bkv_partition_snapshot_release(struct bkv_partition *partition,
+                                    struct bkv_partition_snapshot *snapshot);
+/* Its parts, to share the work. */
+uint32_t bkv_partition_snapshot_tables(const struct bkv_partition_snapshot *snapshot);
+
+/* --- every record of a snapshot: walk.c ------------------------------------------ */
+
+/* A record that is shown; what the callback of a scan is given in truth. */
+struct bkv_shown {
+    bitkv_record record;
+    uint64_t deadline; /* milliseconds since 1970; UINT64_MAX: it never expires */
+};
+static inline uint64_t bkv_shown_deadline(const bitkv_record *record)
+{
+    return ((const struct bkv_shown *)record)->deadline;
+}
+
+/* For one thread at a time. What it has shown lies in memory of its own, or in
+ * mappings that it keeps: both outlive the database. */
+struct bkv_walk;
+
+/* With `flags` of bitkv_scan_flags, those whose keys begin with the prefix, which
+ * is copied. BITKV_ERR_NO_MEMORY. */
+int bkv_walk_create(struct bkv_walk **out, unsigned flags, const void *prefix, size_t prefix_size);
+void bkv_walk_destroy(struct bkv_walk *walk); /* NULL is ignored */
+/* From here on it goes through the snapshot's tables `first`, first + step, ... */
+void bkv_walk_begin(struct bkv_walk *walk, struct bkv_partition *partition,
+                    const struct bkv_partition_snapshot *snapshot, uint32_t first, uint32_t step);
+/* In an epoch section, which it may leave and enter again. BITKV_OK: the next
+ * record, valid until the next call; BITKV_NOT_FOUND: there are no more;
+ * BKV_WALK_PAUSE: none yet, call again, in another section; BITKV_ERR_NO_MEMORY:
+ * as if it had not been called. */
+#define BKV_WALK_PAUSE 2
+int bkv_walk_next(struct bkv_walk *walk, struct bkv_epoch_slot *slot, struct bkv_shown *shown);
+/* The first of the records that could not be shown: its code, the text in the
+ * thread's context. BITKV_OK if there was none. */
+int bkv_walk_failure(const struct bkv_walk *walk);
+
 /* The record that a read went by. */
 struct bkv_seen {
     uint64_t location; /* 0: the KeyDir has none. Of this section; also of a record
@@ -107,6 +162,10 @@ struct bkv_sink {
 int bkv_partition_get(struct bkv_partition *partition, struct bkv_epoch_slot *slot,
                       const struct bkv_hash *hash, const void *key, size_t key_size,
                       struct bkv_sink *sink);
+/* The same as of a snapshot's moment. */
+int bkv_partition_get_at(struct bkv_partition *partition, struct bkv_epoch_slot *slot,
+                         const struct bkv_partition_snapshot *snapshot, const struct bkv_hash *hash,
+                         const void *key, size_t key_size, struct bkv_sink *sink);
 /* The same for somebody who is going to write: not counted as a read. */
 int bkv_partition_look(struct bkv_partition *partition, struct bkv_epoch_slot *slot,
                        const struct bkv_hash *hash, const void *key, size_t key_size,
@@ -124,24 +183,6 @@ int bkv_partition_put_until(struct bkv_partition *partition, const struct bkv_ha
 int bkv_partition_del(struct bkv_partition *partition, const struct bkv_hash *hash, const void *key,
                       size_t key_size, bitkv_durability durability, uint64_t *unsynced);
 int bkv_partition_sync(struct bkv_partition *partition);
-/* Records that cannot be shown: the first one's code, and what it was. */
-struct bkv_scan_failure {
-    int code; /* BITKV_OK: none */
-    char context[BKV_ERROR_CONTEXT_SIZE];
-};
-/* What a scan's callback is given in truth. */
-struct bkv_shown {
-    bitkv_record record;
-    uint64_t deadline; /* milliseconds since 1970; UINT64_MAX: it never expires */
-};
-static inline uint64_t bkv_shown_deadline(const bitkv_record *record)
-{
-    return ((const struct bkv_shown *)record)->deadline;
-}
-/* Returns what the callback did, or what kept the scan from going on; records
- * that could not be read are in `failure`, and the others are visited. */
-int bkv_partition_scan(struct bkv_partition *partition, unsigned flags, bitkv_scan_cb scan_cb,
-                       void *user, const _Atomic bool *stop, struct bkv_scan_failure *failure);
 /* Compacts all that has anything to give up, in the caller's thread; `slice` as of
  * struct bkv_pace. Not in an epoch section. */
 int bkv_partition_compact(struct bkv_partition *partition, int (*slice)(void *user, uint64_t bytes),

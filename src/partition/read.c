@@ -307,6 +307,39 @@ int bkv_partition_get(struct bkv_partition *p, struct bkv_epoch_slot *slot,
     return read_found(&found, slot, hash, key, key_size, sink);
 }
 
+/* A location of a snapshot does not change: it need not be looked up again, and
+ * a record of another key is one with the same fingerprint. */
+static int examine_at(struct bkv_located *found, struct bkv_epoch_slot *slot, const void *key,
+                      size_t key_size, struct bkv_sink *sink)
+{
+    struct bkv_mapping *pinned = NULL;
+    if (BKV_UNLIKELY(found->mapping == NULL)) {
+        bkv_epoch_pause(slot);
+        int rc = bkv_segment_pin(found->partition, found->segment, &pinned); /* held: it stays */
+        bkv_epoch_resume(slot);
+        if (rc != BITKV_OK)
+            return rc;
+        found->mapping = pinned;
+    }
+    int rc = examine_target(found, key, key_size, sink);
+    bkv_mapping_unref(pinned);
+    return rc == BKV_OTHER_KEY ? BITKV_NOT_FOUND : rc;
+}
+
+int bkv_partition_get_at(struct bkv_partition *p, struct bkv_epoch_slot *slot,
+                         const struct bkv_partition_snapshot *snapshot, const struct bkv_hash *hash,
+                         const void *key, size_t key_size, struct bkv_sink *sink)
+{
+    uint64_t location;
+    int rc = BITKV_NOT_FOUND;
+    if (bkv_keydir_snapshot_find(snapshot->keydir, hash, &location)) {
+        struct bkv_located found = target_of(p, location);
+        rc = examine_at(&found, slot, key, key_size, sink);
+    }
+    count(p, slot, rc);
+    return rc;
+}
+
 int bkv_partition_look(struct bkv_partition *p, struct bkv_epoch_slot *slot,
                        const struct bkv_hash *hash, const void *key, size_t key_size,
                        struct bkv_sink *sink)

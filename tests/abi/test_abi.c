@@ -128,6 +128,16 @@ OFFSET(bitkv_record, value_size, 24);
 OFFSET(bitkv_record, sequence, 32);
 OFFSET(bitkv_record, partition, 40);
 
+SIZE(bitkv_iterator_options, 72);
+OFFSET(bitkv_iterator_options, struct_size, 0);
+OFFSET(bitkv_iterator_options, flags, 8);
+OFFSET(bitkv_iterator_options, share, 12);
+OFFSET(bitkv_iterator_options, shares, 16);
+OFFSET(bitkv_iterator_options, partition, 20);
+OFFSET(bitkv_iterator_options, prefix, 24);
+OFFSET(bitkv_iterator_options, prefix_size, 32);
+OFFSET(bitkv_iterator_options, reserved, 40);
+
 SIZE(bitkv_recovery, 96);
 OFFSET(bitkv_recovery, duration_ns, 0);
 OFFSET(bitkv_recovery, checkpoint_keys, 8);

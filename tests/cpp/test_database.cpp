@@ -384,6 +384,73 @@ void statistics_count()
     CHECK_ERROR(db->stats(2), BITKV_ERR_INVALID);
 }
 
+void a_snapshot_shows_one_moment()
+{
+    scratch s;
+    auto db = open_in(s);
+    CHECK_OK(sync_wait(db->put("user:1", "Alice")));
+    CHECK_OK(sync_wait(db->put("user:2", "Bob")));
+    CHECK_OK(sync_wait(db->put("group:1", "all")));
+    auto snap = db->snapshot();
+    CHECK_OK(snap);
+    CHECK_OK(sync_wait(db->put("user:1", "Carol")));
+    CHECK_OK(sync_wait(db->del("user:2")));
+    CHECK_OK(sync_wait(db->put("user:3", "Dave")));
+
+    CHECK(snap->get_string("user:1").value() == "Alice");
+    CHECK(snap->get(std::string("user:2"))->value() == std::vector<char>({'B', 'o', 'b'}));
+    CHECK(!snap->get_string("user:3")->has_value());
+    CHECK(snap->exists("user:2").value() && !snap->exists("user:3").value());
+    CHECK_ERROR(snap->exists(""), BITKV_ERR_INVALID);
+    auto view = snap->get_view("group:1");
+    CHECK(view->value().string() == "all");
+
+    std::string seen;
+    auto users = snap->records({.prefix = "user:"});
+    CHECK_OK(users);
+    for (const auto &r : *users) {
+        CHECK_OK(r);
+        CHECK(r->value_size() == r->value().size() && r->partition() < 2 && r->sequence() > 0);
+        seen += r->key() == "user:1" ? "1" + std::string(r->value()) : "";
+        seen += r->key() == "user:2" ? "2" + std::string(r->value()) : "";
+    }
+    CHECK(seen == "1Alice2Bob" || seen == "2Bob1Alice");
+    std::size_t keys = 0;
+    for (std::uint32_t share = 0; share < 3; share++) {
+        auto part = snap->records({.keys_only = true, .share = share, .shares = 3});
+        for (const auto &r : *part)
+            keys += r.value().value().empty();
+    }
+    CHECK(keys == 3);
+    CHECK_ERROR(snap->records({.share = 1}), BITKV_ERR_INVALID);
+}
+
+/* An error is an element: a loop that looks at its elements cannot miss it. */
+void records_end_with_the_error()
+{
+    scratch s;
+    auto db = open_in(s);
+    CHECK_OK(sync_wait(db->put("key", "value")));
+    CHECK_OK(sync_wait(db->put("other", "value")));
+    auto snap = std::make_optional(db->snapshot().value());
+    auto records = snap->records();
+    snap.reset();
+    static_assert(std::ranges::input_range<record_range>);
+    std::size_t good = 0, bad = 0;
+    for (const auto &r : *records) {
+        if (r) {
+            good++;
+            CHECK_OK(sync_wait(db->close()));
+            CHECK(r->value() == "value");
+        } else {
+            bad++;
+            CHECK_ERROR(r, BITKV_ERR_CLOSED);
+        }
+    }
+    CHECK(good == 1 && bad == 1);
+    CHECK_ERROR(db->snapshot(), BITKV_ERR_CLOSED);
+}
+
 void what_is_wrong_with_an_operation_is_in_its_error()
 {
     scratch s;
@@ -586,6 +653,8 @@ int main()
         NAMED(deletes_and_exists_say_whether_the_key_was_there),
         NAMED(a_sync_makes_all_durable),
         NAMED(statistics_count),
+        NAMED(a_snapshot_shows_one_moment),
+        NAMED(records_end_with_the_error),
         NAMED(a_batch_is_written_as_a_whole),
         NAMED(what_is_wrong_with_an_operation_is_in_its_error),
         NAMED(the_environment_rules_the_backend),
