@@ -164,6 +164,7 @@ struct bkv_partition {
     uint32_t *free_numbers; /* of segments that are gone */
     uint32_t free_count, free_capacity;
     struct bkv_segment *removed; /* taken out, and not yet given up; newest first */
+    uint32_t leaving;            /* those on their way from there: their files are being unlinked */
 
     /* the spare segment: made by the worker, taken under `lock` */
     struct bkv_spare *_Atomic spare;
@@ -188,7 +189,9 @@ struct bkv_partition {
     pthread_t compactor;
     bool compactor_started;        /* worker's */
     _Atomic uint32_t compact_wake; /* futex word */
-    _Atomic bool reclaim_asked;    /* segments have been taken out, or a hold has ended */
+    _Atomic uint32_t hands;        /* calls that wait for their turn: nobody rests */
+    _Atomic uint32_t seal_failures;
+    _Atomic bool reclaim_asked; /* segments have been taken out, or a hold has ended */
     _Atomic uint64_t compactions, compact_read, compact_written, expired;
 
     /* the worker */
@@ -316,6 +319,9 @@ void bkv_sync_serve(struct bkv_partition *p);
 void bkv_sync_abandon(struct bkv_partition *p, int rc);
 /* Of a full segment and what lies before it. */
 int bkv_sync_full(struct bkv_partition *p, struct bkv_segment *segment);
+/* What a sync elsewhere has failed to make durable, or to take back, is not known:
+ * the partition is as after a failed sync of its log. Returns the code for it. */
+int bkv_sync_failed(struct bkv_partition *p);
 /* Under `lock`: there is data in `segment` that is not synced. */
 void bkv_unsynced_add(struct bkv_partition *p, struct bkv_segment *segment);
 
