@@ -41,5 +41,6 @@ int command_load(const struct settings *settings);
 int command_dump(const struct settings *settings);
 int command_stats(const struct settings *settings);
 int command_check(const struct settings *settings);
+int command_compact(const struct settings *settings);
 
 #endif
