@@ -678,6 +678,9 @@ struct core : std::enable_shared_from_this<core> {
     std::mutex mutex; /* handle: no call on it begins once it is being closed */
     ::bitkv *handle = nullptr;
     std::atomic<bool> closed{false};
+    /* Long calls on the handle, which closing tells to end, and waits for. */
+    std::uint32_t long_calls = 0;
+    std::condition_variable long_calls_over;
 };
 
 /* A database's queue in a thread. */
@@ -1669,6 +1672,44 @@ class database
                                           detail::nothing>(core_.get(), {}, {});
     }
 
+    /**
+     * Compacts now; see bitkv_compact(). Blocks the thread; other threads go on.
+     * @param progress called in this thread, cancels if it does not return 0;
+     *                 may use the database through bitkv.h, may not close it
+     * @return co_await: a result<void>; BITKV_ERR_CLOSED if another thread closes
+     */
+    auto compact(std::uint32_t partition = BITKV_ALL_PARTITIONS,
+                 bitkv_progress_cb progress = nullptr, void *user = nullptr)
+    {
+        return detail::immediate(
+            [this, partition, progress, user] { return compact_now(partition, progress, user); });
+    }
+
+    /** The same without a coroutine: it has compacted when it returns. */
+    result<void> compact_now(std::uint32_t partition = BITKV_ALL_PARTITIONS,
+                             bitkv_progress_cb progress = nullptr, void *user = nullptr)
+    {
+        compaction c{core_.get(), progress, user};
+        ::bitkv *handle;
+        {
+            std::lock_guard lock(core_->mutex);
+            handle = core_->handle;
+            if (handle == nullptr)
+                return was_closed();
+            core_->long_calls++;
+        }
+        int status = bitkv_compact(handle, partition, &compaction::hear, &c);
+        result<void> done;
+        if (status == BITKV_ERR_CANCELED && c.closed)
+            done = error(BITKV_ERR_CLOSED, "closed during a compaction");
+        else if (status != BITKV_OK)
+            done = error::of_thread(status);
+        std::lock_guard lock(core_->mutex);
+        core_->long_calls--;
+        core_->long_calls_over.notify_all();
+        return done;
+    }
+
     /** Statistics, at once. See bitkv_stats(). */
     result<bitkv_statistics> stats(std::uint32_t partition = BITKV_ALL_PARTITIONS) const
     {
@@ -1694,6 +1735,21 @@ class database
     friend event_loop;
 
     database() : core_(std::make_shared<detail::core>()) {}
+
+    /* Hears of progress, and whether somebody closes meanwhile. */
+    struct compaction {
+        const detail::core *core;
+        bitkv_progress_cb progress;
+        void *user;
+        bool closed = false;
+
+        static int hear(void *user, std::uint64_t done, std::uint64_t total)
+        {
+            auto *c = static_cast<compaction *>(user);
+            c->closed = c->core->closed;
+            return c->closed ? 1 : c->progress != nullptr ? c->progress(c->user, done, total) : 0;
+        }
+    };
 
     static error was_closed()
     {
@@ -1773,8 +1829,9 @@ class database
 
     ::bitkv *take_handle()
     {
-        std::lock_guard lock(core_->mutex);
+        std::unique_lock lock(core_->mutex);
         core_->closed = true;
+        core_->long_calls_over.wait(lock, [this] { return core_->long_calls == 0; });
         return std::exchange(core_->handle, nullptr);
     }
 
