@@ -7,7 +7,7 @@
  * have come, overwrites a few keys again and again, and never touches a stable
  * set of old ones, which is checked all along.
  *
- *   BITKV_SOAK_SECONDS   5 by default; `ctest -L soak` runs a minute of it
+ *   BITKV_SOAK_SECONDS   5 by default; `make soak` runs a minute of it
  *   BITKV_SOAK_RATE      MB a second that are written; 40
  */
 #include "api/compaction.h"
