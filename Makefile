@@ -13,7 +13,7 @@ CONFIGURE = cmake $$(command -v ninja >/dev/null && echo "-G Ninja") -S . -DBITK
 TEST = ctest --output-on-failure --no-tests=error --parallel $(TEST_JOBS)
 
 .DEFAULT_GOAL := all
-.PHONY: help all demo test bench asan tsan coverage install format lint clean
+.PHONY: help all demo test soak bench asan tsan coverage install format lint clean
 .NOTPARALLEL:
 MAKEFLAGS += --no-print-directory
 
@@ -21,6 +21,7 @@ help:
 	@echo "make all      build the libraries, tools and examples"
 	@echo "make demo     build BitKV and show it at work on this machine's package catalogue"
 	@echo "make test     build it and run all tests"
+	@echo "make soak     a minute of deletions: does the space on disk stay bounded?"
 	@echo "make bench    measure it beside its peers (BENCH_ARGS=--quick)"
 	@echo "make asan     all tests with AddressSanitizer and UndefinedBehaviorSanitizer"
 	@echo "make tsan     all tests with ThreadSanitizer"
@@ -49,6 +50,12 @@ test:
 	@$(CONFIGURE) -B $(BUILD)/test
 	@cmake --build $(BUILD)/test -j $(JOBS)
 	@cd $(BUILD)/test && $(TEST)
+
+soak:
+	@scripts/setup.sh test
+	@$(CONFIGURE) -B $(BUILD)/test
+	@cmake --build $(BUILD)/test -j $(JOBS)
+	@cd $(BUILD)/test && $(TEST) -C soak -L soak --verbose
 
 bench:
 	@scripts/setup.sh bench

@@ -2182,6 +2182,35 @@ class database
         return {};
     }
 
+    /**
+     * Compacts now; see bitkv_compact(). Blocks the thread; other threads go on.
+     * @param progress called in this thread, cancels if it does not return 0;
+     *                 may use the database through bitkv.h, may not close it
+     * @return co_await: a result<void>; BITKV_ERR_CLOSED if another thread closes
+     */
+    auto compact(std::uint32_t partition = BITKV_ALL_PARTITIONS,
+                 bitkv_progress_cb progress = nullptr, void *user = nullptr)
+    {
+        return detail::immediate(
+            [this, partition, progress, user] { return compact_now(partition, progress, user); });
+    }
+
+    /** The same without a coroutine: it has compacted when it returns. */
+    result<void> compact_now(std::uint32_t partition = BITKV_ALL_PARTITIONS,
+                             bitkv_progress_cb progress = nullptr, void *user = nullptr)
+    {
+        detail::direct_call here(*core_);
+        if (here.handle() == nullptr)
+            return was_closed();
+        compaction c{core_.get(), progress, user};
+        int status = bitkv_compact(here.handle(), partition, &compaction::hear, &c);
+        if (status == BITKV_ERR_CANCELED && c.closed)
+            return error(BITKV_ERR_CLOSED, "closed during a compaction");
+        if (status != BITKV_OK)
+            return error::of_thread(status);
+        return {};
+    }
+
     /** Statistics, at once. See bitkv_stats(). */
     result<bitkv_statistics> stats(std::uint32_t partition = BITKV_ALL_PARTITIONS) const
     {
@@ -2222,6 +2251,21 @@ class database
     friend event_loop;
 
     database() : core_(std::make_shared<detail::core>()) {}
+
+    /* Hears of progress, and whether somebody closes meanwhile. */
+    struct compaction {
+        const detail::core *core;
+        bitkv_progress_cb progress;
+        void *user;
+        bool closed = false;
+
+        static int hear(void *user, std::uint64_t done, std::uint64_t total)
+        {
+            auto *c = static_cast<compaction *>(user);
+            c->closed = c->core->closed;
+            return c->closed ? 1 : c->progress != nullptr ? c->progress(c->user, done, total) : 0;
+        }
+    };
 
     static error was_closed()
     {
@@ -2449,7 +2493,7 @@ class database
 
     ::bitkv *take_handle()
     {
-        std::lock_guard lock(core_->mutex);
+        std::unique_lock lock(core_->mutex);
         core_->closed = true;
         core_->open.store(nullptr);
         return std::exchange(core_->handle, nullptr);

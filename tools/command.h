@@ -44,5 +44,6 @@ int command_check(const struct settings *settings);
 int command_restore_check(const struct settings *settings);
 int command_backup(const struct settings *settings);
 int command_repartition(const struct settings *settings);
+int command_compact(const struct settings *settings);
 
 #endif

@@ -165,6 +165,17 @@ static const struct command commands[] = {
         .writes = true,
         .run = command_repartition,
     },
+    {
+        .name = "compact",
+        .arguments = "DIRECTORY",
+        .summary = "give back the space of what was overwritten or deleted",
+        .description =
+            "Rewrites every data file that has dead records in it. An interruption, or a\n"
+            "crash, loses nothing: what was done so far stays done.",
+        .options = OPTION_BIT(OPTION_PARTITION) | OPTION_BIT(OPTION_MAX_FILE_SIZE) | OPTIONS_OPEN,
+        .writes = true,
+        .run = command_compact,
+    },
 };
 
 /* Speaks for the tool where there is no command. */

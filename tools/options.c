@@ -55,6 +55,7 @@ static const struct option_description descriptions[OPTION_COUNT] = {
                            "partitions of a new database (default: one per CPU);\n"
                            "of an existing one, fail if it has another number\n"
                            "(0: take what there is, as by default)"},
+    [OPTION_PARTITION] = {"partition", 0, "N", "only partition N, from 0 on"},
     [OPTION_MAX_FILE_SIZE] = {"max-file-size", 'm', "SIZE",
                               "begin a new data file at SIZE bytes, K, M or G\n"
                               "(default 100M; 64K to 1G)"},
@@ -160,6 +161,14 @@ static int apply_number(struct settings *s, int id, const char *argument)
         }
         return EXIT_STATUS_OK;
     }
+    if (id == OPTION_PARTITION) {
+        if (!parse_size(argument, &number) || number >= BITKV_PARTITIONS_MAX) {
+            return bad_argument(s, id, argument, "a number from 0 to 1023");
+        }
+        s->one_partition = true;
+        s->partition = (uint32_t)number;
+        return EXIT_STATUS_OK;
+    }
     if (!parse_size(argument, &number) || number == 0) {
         return bad_argument(s, id, argument, "a size from 64K to 1G, such as 100M");
     }
@@ -254,6 +263,7 @@ static int apply(struct settings *s, int id, const char *argument)
         s->create = false;
         break;
     case OPTION_PARTITIONS:
+    case OPTION_PARTITION:
     case OPTION_MAX_FILE_SIZE:
     case OPTION_LIMIT:
         return apply_number(s, id, argument);

@@ -40,6 +40,7 @@ enum option_id {
     OPTION_CREATE,
     OPTION_NO_CREATE,
     OPTION_PARTITIONS,
+    OPTION_PARTITION,
     OPTION_MAX_FILE_SIZE,
     OPTION_IO_MODE,
     OPTION_READ_ONLY,
@@ -95,6 +96,8 @@ struct settings {
     bool sync;
     bool create;
     uint32_t partitions;
+    bool one_partition;
+    uint32_t partition;     /* that one */
     uint64_t max_file_size; /* 0: the library's default */
     int io_mode;            /* of bitkv_io_mode */
     bool repair;            /* a reading command may open for writing */

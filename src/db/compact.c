@@ -5,6 +5,8 @@
 
 #include "base/error.h"
 
+#include <stdio.h>
+
 struct compaction {
     struct bitkv *db;
     bitkv_progress_cb progress;
@@ -25,6 +27,25 @@ static int on_slice(void *user, uint64_t bytes)
     return BITKV_OK;
 }
 
+/* Damage in one partition is no reason to leave the others alone. */
+static int compact_each(struct compaction *c, uint32_t first, uint32_t end)
+{
+    char context[BKV_ERROR_CONTEXT_SIZE];
+    int result = BITKV_OK;
+    for (uint32_t i = first; i < end; i++) {
+        int rc = bkv_partition_compact(c->db->partitions[i], on_slice, c);
+        if (rc == BITKV_ERR_CORRUPT && result == BITKV_OK)
+            (void)snprintf(context, sizeof context, "%s", bitkv_error_context());
+        if (rc != BITKV_OK)
+            result = rc;
+        if (rc != BITKV_OK && rc != BITKV_ERR_CORRUPT)
+            return rc;
+    }
+    if (result != BITKV_OK)
+        bkv_error_context_set(context);
+    return result;
+}
+
 static int compact(struct bitkv *db, uint32_t partition, bitkv_progress_cb progress, void *user)
 {
     uint32_t first = partition == BITKV_ALL_PARTITIONS ? 0 : partition;
@@ -37,8 +58,7 @@ static int compact(struct bitkv *db, uint32_t partition, bitkv_progress_cb progr
     for (uint32_t i = first; i < end; i++)
         c.total += bkv_partition_compactable(db->partitions[i]);
     bkv_long_leave(&call);
-    for (uint32_t i = first; i < end && rc == BITKV_OK; i++)
-        rc = bkv_partition_compact(db->partitions[i], on_slice, &c);
+    rc = compact_each(&c, first, end);
     if (rc == BITKV_OK && progress != NULL)
         (void)progress(user, c.total, c.total);
     bkv_long_end(&call);

@@ -263,7 +263,9 @@ static void set_shares(struct bkv_store *store)
     }
     store->open_segments_max =
         (uint32_t)bkv_max64(1, bkv_min64(total / partitions, BKV_SEGMENTS_MAX));
-    store->sealed_max = (uint32_t)bkv_max64(1, half / 3 / partitions);
+    /* What waits for its sync is lost space, too: no more than about 1 GiB. */
+    uint64_t waiting = bkv_max64(8, (1u << 30) / store->options.max_file_size);
+    store->sealed_max = (uint32_t)bkv_max64(1, bkv_min64(half / 3 / partitions, waiting));
     store->readers_max = half;
 }
 

@@ -182,8 +182,10 @@ static int fetch(struct bkv_compaction *c, uint64_t offset, uint64_t size, const
 {
     if (offset < c->window_offset || offset + size > c->window_offset + c->window_size) {
         uint64_t end = atomic_load(&c->input->size);
-        if (offset + size > end)
+        if (offset + size > end) {
+            c->input->unfit = true;
             return bkv_error(BITKV_ERR_CORRUPT, "a location points behind its segment");
+        }
         uint64_t want = bkv_min64(bkv_max64(size, WINDOW_BYTES), end - offset);
         if (grow(&c->window, &c->window_capacity, (size_t)want) != BITKV_OK)
             return no_memory(c);
@@ -337,6 +339,7 @@ static int take_entries(struct bkv_compaction *c, struct bkv_hint_reader *reader
         struct bkv_entry entries[SLICE_ENTRIES];
         size_t count;
         int rc = bkv_hint_take(reader, entries, SLICE_ENTRIES, &count);
+        c->input->unfit |= rc == BITKV_ERR_CORRUPT;
         if (rc != BITKV_OK || count == 0)
             return rc;
         for (size_t i = 0; i < count && rc == BITKV_OK; i += GROUP)

@@ -31,6 +31,7 @@
 #define REST_NS_MAX    20000000u
 #define RETRY_NS       UINT64_C(5000000000)
 #define REMOVAL_WAITS  500u
+#define SEAL_TRIES     20u
 #define WINDOW_LOOK_NS UINT64_C(30000000000)
 
 /* --- pace -------------------------------------------------------------------------- */
@@ -47,13 +48,18 @@ static bool stopping(const struct bkv_partition *p)
     return atomic_load_explicit(&p->stopping, memory_order_acquire);
 }
 
+/* Somebody waits for this run to end: bitkv_compact(), which asks for no patience,
+ * and with it bitkv_close(). */
+static bool hurried(const struct bkv_partition *p)
+{
+    return stopping(p) || atomic_load_explicit(&p->hands, memory_order_relaxed) > 0;
+}
+
 static void rest(struct bkv_partition *p, uint64_t ns)
 {
-    for (uint64_t left = bkv_min64(ns, 1000000000u); left > 0 && !stopping(p);) {
-        uint64_t part = bkv_min64(left, REST_NS_MAX);
-        bkv_sleep_us((uint32_t)(part / 1000) + 1);
-        left -= part;
-    }
+    uint64_t until = bkv_now_ns() + ns;
+    for (uint64_t now; (now = bkv_now_ns()) < until && !hurried(p);)
+        bkv_sleep_us((uint32_t)(bkv_min64(until - now, REST_NS_MAX) / 1000) + 1);
 }
 
 /* How long until `bytes` may have been read at `rate` a second. */
@@ -231,9 +237,11 @@ static uint64_t seal_tail(struct bkv_partition *p)
     return end;
 }
 
-/* Until the worker has finished what was sealed before `end`. */
+/* Until the worker has finished what is sealed and begins below `end`. What writers
+ * fill meanwhile is not waited for: it may never end. */
 static int wait_for_seal(struct bkv_partition *p, uint64_t end, const struct bkv_pace *pace)
 {
+    uint32_t failures = atomic_load(&p->seal_failures);
     for (;;) {
         bkv_lock(&p->lock);
         bool any = p->sealed_first != NULL && p->sealed_first->base_sequence < end;
@@ -245,6 +253,11 @@ static int wait_for_seal(struct bkv_partition *p, uint64_t end, const struct bkv
                              "partition %u met a failed sync or write and "
                              "is not compacted; reopen the database",
                              p->index);
+        if (atomic_load(&p->seal_failures) - failures >= SEAL_TRIES)
+            return bkv_error(BITKV_ERR_IO,
+                             "a full segment of partition %u cannot be finished, the log says "
+                             "why; it is not compacted",
+                             p->index);
         int rc = bkv_pace_slice(pace, 0);
         if (rc != BITKV_OK)
             return rc;
@@ -253,20 +266,64 @@ static int wait_for_seal(struct bkv_partition *p, uint64_t end, const struct bkv
     }
 }
 
-static int run_by_hand(struct bkv_partition *p, uint64_t after, uint64_t end,
-                       const struct bkv_pace *pace, uint64_t *last, bool *found)
+static bool any_unfit(const struct bkv_run *run)
+{
+    bool any = false;
+    for (uint32_t i = 0; i < run->count; i++)
+        any |= run->segments[i]->unfit;
+    return any;
+}
+
+/* The next run behind *after, which moves on, but where damage was met: then once
+ * more, without the file that has it. */
+static int run_by_hand(struct bkv_partition *p, uint64_t end, const struct bkv_pace *pace,
+                       uint64_t *after, bool *found)
 {
     struct bkv_run run;
     int rc = BITKV_OK;
+    atomic_fetch_add(&p->hands, 1);
     (void)pthread_mutex_lock(&p->compact_mutex);
+    atomic_fetch_sub(&p->hands, 1);
     bkv_reserve_prepare(p);
-    *found = bkv_run_next(p, after, end, &run);
+    *found = bkv_run_next(p, *after, end, &run);
     if (*found) {
-        *last = run.segments[run.count - 1]->last_sequence;
+        uint64_t last = run.segments[run.count - 1]->last_sequence;
         rc = bkv_compact_run(p, &run, pace);
+        if (rc != BITKV_ERR_CORRUPT || !any_unfit(&run))
+            *after = last;
     }
     (void)pthread_mutex_unlock(&p->compact_mutex);
     return rc;
+}
+
+/* A damaged file keeps no other from being compacted; the first is told. */
+static int run_all(struct bkv_partition *p, uint64_t end, const struct bkv_pace *pace)
+{
+    char context[BKV_ERROR_CONTEXT_SIZE];
+    uint64_t after = 0;
+    bool found = true;
+    int result = BITKV_OK;
+    while (found) {
+        int rc = run_by_hand(p, end, pace, &after, &found);
+        if (rc == BITKV_ERR_CORRUPT && result == BITKV_OK)
+            (void)snprintf(context, sizeof context, "%s", bitkv_error_context());
+        if (rc != BITKV_OK)
+            result = rc;
+        if (rc != BITKV_OK && rc != BITKV_ERR_CORRUPT)
+            return rc;
+    }
+    if (result != BITKV_OK)
+        bkv_error_context_set(context);
+    return result;
+}
+
+/* It is there when the call returns, if readers let go. */
+static void give_space_back(struct bkv_partition *p)
+{
+    for (unsigned i = 0; i < REMOVAL_WAITS && bkv_removed_pending(p); i++) {
+        if (bkv_removed_reclaim(p) || bkv_removed_pending(p))
+            bkv_sleep_us(1000);
+    }
 }
 
 int bkv_partition_compact(struct bkv_partition *p, int (*slice)(void *user, uint64_t bytes),
@@ -275,12 +332,9 @@ int bkv_partition_compact(struct bkv_partition *p, int (*slice)(void *user, uint
     struct bkv_pace pace = {.slice = slice, .user = user, .thorough = true};
     uint64_t end = seal_tail(p);
     int rc = wait_for_seal(p, end, &pace);
-    uint64_t after = 0;
-    bool found = true;
-    while (rc == BITKV_OK && found)
-        rc = run_by_hand(p, after, end, &pace, &after, &found);
-    for (unsigned i = 0; i < REMOVAL_WAITS && bkv_removed_pending(p); i++)
-        bkv_sleep_us(1000); /* the space is there when the call returns, if readers let go */
+    if (rc == BITKV_OK)
+        rc = run_all(p, end, &pace);
+    give_space_back(p);
     return rc;
 }
 

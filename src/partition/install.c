@@ -55,10 +55,13 @@ static int give_name(const struct bkv_compaction *c)
     bkv_name_data(final, p->index, c->output->id);
     bkv_name_partition(directory, p->index);
     int rc = bkv_dir_rename(&p->store->dir, temporary, final);
+    bool known = rc != BITKV_OK;
     if (rc == BITKV_OK)
         rc = bkv_dir_sync(&p->store->dir, directory);
-    if (rc != BITKV_OK)
-        (void)bkv_dir_unlink(&p->store->dir, final); /* should it stay: it is right, too */
+    /* Should it stay or come back: it is right, too. But another run of a part of its
+     * inputs would not be: recovery could not tell which of the two is void. */
+    if (rc != BITKV_OK && (bkv_dir_unlink(&p->store->dir, final) != BITKV_OK || !known))
+        rc = bkv_sync_failed(p);
     return rc;
 }
 

@@ -79,6 +79,7 @@ static struct bkv_segment *take_free(struct bkv_partition *p, bool *soon)
             *link = s->next_removed;
             s->next_removed = taken;
             taken = s;
+            p->leaving++;
         }
     }
     bkv_unlock(&p->lock);
@@ -90,6 +91,7 @@ static void put_back(struct bkv_partition *p, struct bkv_segment *segment)
     bkv_lock(&p->lock);
     segment->next_removed = p->removed;
     p->removed = segment;
+    p->leaving--;
     bkv_unlock(&p->lock);
 }
 
@@ -98,6 +100,7 @@ static void give_up(struct bkv_partition *p, struct bkv_segment *segment)
     unlink_files(p, segment);
     bkv_lock(&p->lock);
     (void)bkv_segment_number_free(p, segment->number); /* without memory: it is not used again */
+    p->leaving--;
     bkv_unlock(&p->lock);
     bkv_segment_unref(segment);
 }
@@ -121,8 +124,8 @@ bool bkv_removed_reclaim(struct bkv_partition *p)
 
 bool bkv_removed_pending(struct bkv_partition *p)
 {
-    bool pending = false;
     bkv_lock(&p->lock);
+    bool pending = p->leaving > 0;
     uint64_t since = held_since(p);
     for (const struct bkv_segment *s = p->removed; s != NULL; s = s->next_removed)
         pending |= s->removal <= since;

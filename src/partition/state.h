@@ -184,6 +184,7 @@ struct bkv_partition {
     uint32_t *free_numbers; /* of segments that are gone */
     uint32_t free_count, free_capacity;
     struct bkv_segment *removed; /* taken out, and not yet given up; newest first */
+    uint32_t leaving;            /* those on their way from there: their files are being unlinked */
 
     /* the spare segment: made by the worker, taken under `lock` */
     struct bkv_spare *_Atomic spare;
@@ -214,6 +215,8 @@ struct bkv_partition {
     pthread_t compactor;
     bool compactor_started;         /* worker's */
     _Atomic uint32_t compact_wake;  /* futex word */
+    _Atomic uint32_t hands;         /* calls that wait for their turn: nobody rests */
+    _Atomic uint32_t seal_failures;
     _Atomic uint64_t reserve_bytes; /* kept for compaction; 0: none */
     _Atomic bool reserve_owed;      /* used up: freed space is its first */
     _Atomic bool out_of_space;      /* a write found none: any garbage is worth a run */
@@ -350,6 +353,9 @@ int bkv_sync_full(struct bkv_partition *p, struct bkv_segment *segment);
 /* Under the locks of all `peers`, of which this is one: a batch of theirs lies
  * before `position`. */
 void bkv_sync_bind(struct bkv_partition *p, const struct bkv_peers *peers, uint64_t position);
+/* What a sync elsewhere has failed to make durable, or to take back, is not known:
+ * the partition is as after a failed sync of its log. Returns the code for it. */
+int bkv_sync_failed(struct bkv_partition *p);
 /* Under `lock`: there is data in `segment` that is not synced. */
 void bkv_unsynced_add(struct bkv_partition *p, struct bkv_segment *segment);
 

@@ -167,6 +167,11 @@ static int fail(struct bkv_partition *p)
     return rc;
 }
 
+int bkv_sync_failed(struct bkv_partition *p)
+{
+    return fail(p);
+}
+
 static int refuse(const struct bkv_partition *p)
 {
     return bkv_error(BITKV_ERR_SYNC_FAILED,

@@ -242,7 +242,7 @@ static int check_sealed(const struct bkv_partition *p)
         return BITKV_OK;
     return bkv_error(BITKV_ERR_TOO_MANY_FILES,
                      "%u full segments of partition %u wait for their sync, which is as many as "
-                     "the descriptor limit allows",
+                     "the descriptor limit and the space for them allow",
                      p->sealed_count, p->index);
 }
 

@@ -38,6 +38,10 @@
 
 /* Garbage that is worth a run when the disk is full. */
 #define OUT_OF_SPACE_SHARE 0.03
+/* Most bytes that a run takes in: a few segments, but where these are small, enough
+ * that its syncs are no large part of what it costs. */
+#define INPUT_SEGMENTS  4u
+#define INPUT_BYTES_MIN (16u << 20)
 
 /* Files beyond FILES_MIN + FILES_FACTOR x as many as need be are too many. */
 #define FILES_MIN    16u
@@ -167,12 +171,17 @@ static bool is_tiny(const struct survey *survey, const struct gauge *gauge)
     return gauge->used <= survey->segment_bytes / 16;
 }
 
-/* May the run that keeps `keep` bytes of `input` take in this one, too? */
+/* May the run that keeps `keep` bytes of `input` take in this one, too? The first
+ * always: one record may be larger than a segment is to be, and an earlier opening
+ * may have had larger ones. */
 static bool has_room(const struct survey *survey, uint64_t keep, uint64_t input, uint32_t count,
                      const struct gauge *gauge)
 {
-    return gauge->fit && count < BKV_RUN_MAX && keep + gauge->keep <= survey->segment_bytes &&
-           input + gauge->used <= 4 * survey->segment_bytes;
+    if (!gauge->fit || count == 0)
+        return gauge->fit;
+    return count < BKV_RUN_MAX && keep + gauge->keep <= survey->segment_bytes &&
+           input + gauge->used <=
+               bkv_max64(INPUT_SEGMENTS * survey->segment_bytes, INPUT_BYTES_MIN);
 }
 
 static void fill_run(const struct survey *survey, size_t first, size_t last, struct bkv_run *run)
@@ -305,6 +314,7 @@ bool bkv_run_choose(struct bkv_partition *p, struct bkv_look *look, struct bkv_r
 {
     struct survey survey;
     bool found = false;
+    *look = (struct bkv_look){0};
     struct bkv_epoch_slot *slot = bkv_epoch_enter(); /* the list's segments stay */
     if (slot == NULL)
         return false;

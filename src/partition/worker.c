@@ -137,10 +137,12 @@ static bool much_died(struct bkv_partition *p)
 static void work(struct bkv_partition *p)
 {
     bool more = true;
-    reclaim_if_due(p);
+    reclaim_if_due(p); /* also after a failure */
     while (more && !failed(p)) {
         bkv_worker_urgent(p);
+        reclaim_if_due(p); /* writers may fill segments without end */
         if (bkv_seal_next(p, &more) != BITKV_OK) {
+            atomic_fetch_add(&p->seal_failures, 1);
             bkv_log(p->store, BITKV_LOG_WARNING, "a full segment stays open: %s",
                     bitkv_error_context());
             more = false;

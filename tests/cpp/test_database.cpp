@@ -3,8 +3,11 @@
 #include "cpp/check.hpp"
 
 #include <array>
+#include <atomic>
+#include <chrono>
 #include <iostream>
 #include <sstream>
+#include <string>
 #include <thread>
 
 using namespace bitcask;
@@ -371,6 +374,63 @@ void a_sync_makes_all_durable()
     CHECK(db->stats()->unsynced_bytes == 0);
 }
 
+int cancel(void *user, std::uint64_t done, std::uint64_t total)
+{
+    CHECK(done <= total);
+    ++*static_cast<int *>(user);
+    return 1;
+}
+
+task<void> compacts(BitKV &db)
+{
+    std::string value(50'000, 'v');
+    for (int i = 0; i < 20; i++)
+        CHECK_OK(co_await db.put("key", value + std::to_string(i)));
+    std::uint64_t dead = db.stats()->dead_bytes;
+    int calls = 0;
+    CHECK_ERROR(co_await db.compact(BITKV_ALL_PARTITIONS, cancel, &calls), BITKV_ERR_CANCELED);
+    CHECK(calls > 0);
+    CHECK_OK(co_await db.compact());
+    CHECK(db.stats()->dead_bytes < dead / 10);
+    CHECK((co_await db.get_string("key")).value() == value + "19");
+    CHECK_ERROR(co_await db.compact(7), BITKV_ERR_INVALID);
+}
+
+void compaction_gives_space_back()
+{
+    scratch s;
+    auto db = open_in(s);
+    sync_wait(compacts(*db));
+    CHECK_OK(db->compact_now());
+    CHECK_OK(sync_wait(db->close()));
+    CHECK_ERROR(db->compact_now(), BITKV_ERR_CLOSED);
+    CHECK_ERROR(sync_wait(db->compact()), BITKV_ERR_CLOSED);
+}
+
+int say_begun(void *user, std::uint64_t, std::uint64_t)
+{
+    static_cast<std::atomic<bool> *>(user)->store(true);
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    return 0;
+}
+
+void closing_ends_a_compaction()
+{
+    scratch s;
+    auto db = open_in(s);
+    for (int i = 0; i < 40'000; i++)
+        CHECK_OK(sync_wait(db->put("key" + std::to_string(i % 20'000), "value")));
+    std::atomic<bool> begun = false;
+    std::thread thread([&] {
+        result<void> done = db->compact_now(BITKV_ALL_PARTITIONS, say_begun, &begun);
+        CHECK_ERROR(done, BITKV_ERR_CLOSED);
+    });
+    while (!begun)
+        std::this_thread::yield();
+    CHECK_OK(sync_wait(db->close()));
+    thread.join();
+}
+
 void statistics_count()
 {
     scratch s;
@@ -652,6 +712,8 @@ int main()
         NAMED(reading_knows_four_ways),
         NAMED(deletes_and_exists_say_whether_the_key_was_there),
         NAMED(a_sync_makes_all_durable),
+        NAMED(compaction_gives_space_back),
+        NAMED(closing_ends_a_compaction),
         NAMED(statistics_count),
         NAMED(a_snapshot_shows_one_moment),
         NAMED(records_end_with_the_error),

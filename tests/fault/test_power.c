@@ -200,6 +200,126 @@ static void cut(void)
     assert_true(done);
 }
 
+/* --- what the disk may have besides ------------------------------------------------ */
+
+/* Each name that came or went since the directory's last sync, and each page
+ * since the file's, may have reached the disk or not. */
+
+static uint64_t mix_seed;
+
+static bool coin(void)
+{
+    return lab_random(&mix_seed) % 2 == 0;
+}
+
+static const struct inode *durable_inode(ino_t number)
+{
+    for (size_t i = 0; i < inode_count; i++) {
+        if (inodes[i].number == number && inodes[i].current)
+            return &inodes[i];
+    }
+    return NULL;
+}
+
+static bool write_file(const char *to, const uint8_t *data, size_t size)
+{
+    int fd = open(to, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    bool done = fd >= 0 && (size == 0 || write(fd, data, size) == (ssize_t)size);
+    (void)close(fd);
+    return done;
+}
+
+/* Page by page the durable or the present content. */
+static bool mix_file(const char *from, const struct inode *durable, const char *to)
+{
+    int fd = open(from, O_RDONLY | O_CLOEXEC);
+    struct stat status;
+    if (fd < 0 || fstat(fd, &status) != 0)
+        return false;
+    size_t old = durable != NULL ? durable->size : 0, now = (size_t)status.st_size;
+    size_t most = old > now ? old : now, size = coin() ? old : now;
+    uint8_t *mixed = calloc(1, most + 1), *present = calloc(1, most + 1);
+    bool done = pread(fd, present, now, 0) == (ssize_t)now;
+    if (old > 0)
+        memcpy(mixed, durable->data, old);
+    unsigned how = (unsigned)(lab_random(&mix_seed) % 3); /* nothing new, all, some */
+    for (size_t at = 0; at < most && how > 0; at += 4096) {
+        if (how == 1 || coin())
+            memcpy(mixed + at, present + at, most - at < 4096 ? most - at : 4096);
+    }
+    done = done && write_file(to, mixed, size);
+    free(mixed);
+    free(present);
+    (void)close(fd);
+    return done;
+}
+
+static const struct entry *durable_entry(ino_t directory, const char *name)
+{
+    for (size_t i = 0; i < entry_count; i++) {
+        if (entries[i].directory == directory && strcmp(entries[i].name, name) == 0)
+            return &entries[i];
+    }
+    return NULL;
+}
+
+static bool mix_present(const char *from, const char *to, ino_t directory)
+{
+    bool done = true;
+    DIR *folder = opendir(from);
+    for (const struct dirent *e; done && (e = readdir(folder)) != NULL;) {
+        char source[LAB_PATH + NAME_MAX], target[LAB_PATH + NAME_MAX];
+        struct stat one;
+        (void)snprintf(source, sizeof source, "%s/%s", from, e->d_name);
+        (void)snprintf(target, sizeof target, "%s/%s", to, e->d_name);
+        if (stat(source, &one) != 0 || !S_ISREG(one.st_mode))
+            continue;
+        const struct entry *known = durable_entry(directory, e->d_name);
+        bool same = known != NULL && known->number == one.st_ino;
+        if (same || coin())
+            done = mix_file(source, durable_inode(one.st_ino), target);
+    }
+    (void)closedir(folder);
+    return done;
+}
+
+static bool mix_directory(const char *from, const char *to, ino_t directory)
+{
+    bool done = mkdir(to, 0700) == 0;
+    for (size_t i = 0; done && i < entry_count; i++) {
+        const struct entry *e = &entries[i];
+        char source[LAB_PATH + NAME_MAX], target[LAB_PATH + NAME_MAX];
+        if (e->directory != directory)
+            continue;
+        (void)snprintf(source, sizeof source, "%s/%s", from, e->name);
+        (void)snprintf(target, sizeof target, "%s/%s", to, e->name);
+        if (e->is_directory)
+            done = mix_directory(source, target, e->number);
+        else if (coin()) /* replaced by what is present, if that is there */
+            done = write_file(target, inodes[e->inode].data, inodes[e->inode].size);
+    }
+    return done && mix_present(from, to, directory);
+}
+
+static _Atomic int cut_after = -1; /* calls that change the disk */
+static _Atomic int cut_result;     /* 0: not cut; 1: done; -1: failed */
+
+static void cut_mixed(void)
+{
+    struct stat status;
+    lab_remove(restored);
+    (void)pthread_mutex_lock(&disk_mutex);
+    bool done = stat(path, &status) == 0 && mix_directory(path, restored, status.st_ino);
+    (void)pthread_mutex_unlock(&disk_mutex);
+    atomic_store(&cut_result, done ? 1 : -1);
+}
+
+static void cut_if_due(void)
+{
+    if (atomic_load(&cut_after) >= 0 && atomic_fetch_sub(&cut_after, 1) == 0)
+        cut_mixed();
+}
+
 static struct bkv_io_ops recording;
 
 static int setup(void **state)
@@ -453,11 +573,11 @@ static unsigned submitted[KEYS], deleted[KEYS]; /* the last version, that was a 
 
 /* What has completed is there, or something later; nothing, if that may have been
  * a delete, or nothing had completed (0 >= 0). */
-static void check_versions(bitkv_io_mode mode)
+static void check_versions(bitkv_io_mode mode, bool strict)
 {
     const struct bkv_io_ops *before = bkv_io;
     bkv_io = &bkv_io_kernel;
-    bitkv *db = open_at(restored, mode, true);
+    bitkv *db = open_at(restored, mode, strict);
     for (unsigned key = 0; key < KEYS; key++) {
         void *value;
         size_t size;
@@ -535,10 +655,121 @@ static void sealing_syncs_no_less_than_it_says(void **state)
             assert_int_equal(pthread_join(thread, NULL), 0);
             assert_int_equal(bitkv_cq_destroy(cq), BITKV_OK);
             assert_int_equal(bitkv_close(db), BITKV_OK);
-            check_versions((bitkv_io_mode)mode);
+            check_versions((bitkv_io_mode)mode, true);
         }
     }
     recording.fdatasync = on_fdatasync;
+}
+
+/* --- compaction ------------------------------------------------------------------------ */
+
+static int cutting_fdatasync(int fd)
+{
+    cut_if_due();
+    keep_file(fd);
+    cut_if_due();
+    return 0;
+}
+
+static int cutting_fsync(int fd)
+{
+    cut_if_due();
+    keep_file(fd);
+    keep_directory(fd);
+    cut_if_due();
+    return 0;
+}
+
+static int cutting_renameat(int fd, const char *from, const char *to)
+{
+    cut_if_due();
+    int rc = bkv_io_kernel.renameat(fd, from, to);
+    cut_if_due();
+    return rc;
+}
+
+static int cutting_unlinkat(int fd, const char *name)
+{
+    int rc = bkv_io_kernel.unlinkat(fd, name);
+    cut_if_due();
+    return rc;
+}
+
+static void write_some(bitkv *db, uint64_t *seed, unsigned *version)
+{
+    for (unsigned i = 0; i < 60; i++) {
+        unsigned key = (unsigned)(lab_random(seed) % KEYS);
+        bool durable = lab_random(seed) % 4 == 0;
+        bitkv_durability how = durable ? BITKV_DURABILITY_SYNC : BITKV_DURABILITY_NONE;
+        int rc;
+        submitted[key] = ++*version;
+        if (lab_random(seed) % 3 == 0) {
+            deleted[key] = *version;
+            rc = bitkv_del_with(db, &key, sizeof key, how);
+        } else {
+            size_t size = make_value(key, *version);
+            rc = bitkv_put_with(db, &key, sizeof key, buffer, size, how);
+        }
+        if (rc == BITKV_OK && durable)
+            acknowledged[key] = *version;
+        assert_true(rc == BITKV_OK || rc == BITKV_NOT_FOUND);
+    }
+}
+
+/* What a compaction makes of what is left must hold the same. */
+static void compact_restored(bitkv_io_mode mode)
+{
+    const struct bkv_io_ops *before = bkv_io;
+    bkv_io = &bkv_io_kernel;
+    bitkv *db = open_at(restored, mode, false);
+    assert_int_equal(bitkv_compact(db, BITKV_ALL_PARTITIONS, NULL, NULL), BITKV_OK);
+    assert_int_equal(bitkv_close(db), BITKV_OK);
+    bkv_io = before;
+}
+
+static void cut_during_compaction(bitkv_io_mode mode, uint64_t *seed)
+{
+    unsigned version = 0;
+    fresh();
+    memset(submitted, 0, sizeof submitted);
+    memset(deleted, 0, sizeof deleted);
+    mix_seed = lab_random(seed);
+    atomic_store(&cut_result, 0);
+    bitkv *db = open_at(path, mode, false);
+    unsigned steps = 1 + (unsigned)(lab_random(seed) % 4);
+    for (unsigned step = 0; step < steps; step++) {
+        write_some(db, seed, &version);
+        if (step == steps - 1)
+            atomic_store(&cut_after, (int)(lab_random(seed) % 80));
+        assert_int_equal(bitkv_compact(db, BITKV_ALL_PARTITIONS, NULL, NULL), BITKV_OK);
+        if (lab_random(seed) % 3 == 0 && step + 1 < steps) {
+            assert_int_equal(bitkv_close(db), BITKV_OK);
+            db = open_at(path, mode, false);
+        }
+    }
+    atomic_store(&cut_after, -1);
+    if (atomic_load(&cut_result) == 0)
+        cut_mixed();
+    assert_int_equal(bitkv_close(db), BITKV_OK);
+    assert_int_equal(atomic_load(&cut_result), 1);
+    /* Not strictly: of a new file with one large record, not synced, the first page
+     * may be missing, and then nothing in it tells that it is the log's end. */
+    check_versions(mode, false);
+    compact_restored(mode);
+    check_versions(mode, false);
+}
+
+static void a_cut_during_compaction_loses_nothing_and_brings_nothing_back(void **state)
+{
+    (void)state;
+    uint64_t seed = lab_seed();
+    recording.fdatasync = cutting_fdatasync;
+    recording.fsync = cutting_fsync;
+    recording.renameat = cutting_renameat;
+    recording.unlinkat = cutting_unlinkat;
+    uint64_t rounds = lab_flag("BITKV_POWER_LONG") ? 2000 : 60;
+    for (uint64_t round = 0; round < rounds; round++)
+        cut_during_compaction(round % 2 == 0 ? BITKV_IO_MMAP : BITKV_IO_PWRITE, &seed);
 }
 
 int main(void)
@@ -549,6 +780,7 @@ int main(void)
         cmocka_unit_test(a_closed_database_survives),
         cmocka_unit_test(a_closed_database_survives_without_its_checkpoint),
         cmocka_unit_test(sealing_syncs_no_less_than_it_says),
+        cmocka_unit_test(a_cut_during_compaction_loses_nothing_and_brings_nothing_back),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -8,7 +8,7 @@ import sys
 from toolcase import DAMAGE, FAILURE, USAGE, ToolCase, main
 
 COMMANDS = ["put", "get", "del", "exists", "count", "load", "dump", "scan", "stats", "check",
-            "backup", "restore-check", "repartition"]
+            "compact", "backup", "restore-check", "repartition"]
 
 STATISTICS = [
     "puts_total", "gets_total", "gets_miss_total", "deletes_total", "compactions_total",
@@ -16,7 +16,7 @@ STATISTICS = [
     "dead_bytes", "disk_bytes", "segments", "segments_open", "open_files", "keydir_bytes",
     "unsynced_bytes", "fragmentation", "recovery", "partitions", "io_mode", "io_mode_reason",
     "backend", "backend_reason",
-    "writes_refused",
+    "writes_refused", "compaction_bytes_read", "compaction_bytes_written", "expired_total",
 ]
 RECOVERY = [
     "duration_ns", "checkpoint_keys", "hint_records", "log_records", "log_bytes", "torn_tails",
@@ -53,7 +53,8 @@ class Help(ToolCase):
                     # Without an argument, or behind one, help still wins over all else.
                     takes_argument = line[line.index("--"):].split("  ")[0].strip() != name
                     value = {"--partitions": ["2"], "--max-file-size": ["1M"],
-                             "--io-mode": ["auto"], "--limit": ["3"]}.get(name, ["x"]) if takes_argument else []
+                             "--io-mode": ["auto"], "--limit": ["3"],
+                             "--partition": ["1"]}.get(name, ["x"]) if takes_argument else []
                     self.out(command, name, *value, "--help")
 
     def test_version(self):

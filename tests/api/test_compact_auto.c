@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: MIT */
+/* Compaction by itself: that it comes, that it keeps to the options, and when it
+ * does not come. */
+#include "api/compaction.h"
+
+/* About `rounds` times 200 KB, all but the last of it dead. */
+static void overwrite(bitkv *db, uint32_t rounds)
+{
+    for (uint32_t version = 1; version <= rounds; version++)
+        put_all(db, 200, version, 1000);
+}
+
+static void dead_space_is_given_back_by_itself(void **state)
+{
+    (void)state;
+    for_both_modes(mode)
+    {
+        bitkv_options o = one_partition(mode);
+        bitkv *db = open_with(&o);
+        overwrite(db, 40);
+        uint64_t until = now_ms() + 20000;
+        while (statistics_of(db).fragmentation > 0.6 && now_ms() < until)
+            sleep_ms(10);
+        bitkv_statistics s = statistics_of(db);
+        assert_true(s.fragmentation <= 0.6);
+        assert_true(s.compactions_total > 0);
+        assert_true(s.compaction_bytes_read > s.compaction_bytes_written);
+        expect_all(db, 200, 40, 1000);
+        ok(bitkv_close(db));
+        db = open_with(&o);
+        expect_all(db, 200, 40, 1000);
+        ok(bitkv_close(db));
+    }
+}
+
+static void expect_nothing_happens(const bitkv_options *o)
+{
+    bitkv *db = open_with(o);
+    overwrite(db, 10);
+    uint64_t dead = statistics_of(db).dead_bytes;
+    sleep_ms(400);
+    bitkv_statistics s = statistics_of(db);
+    assert_int_equal(s.compactions_total, 0);
+    assert_int_equal(s.compaction_bytes_read, 0);
+    assert_true(s.dead_bytes >= dead);
+    compact(db); /* by hand at any time */
+    assert_true(statistics_of(db).dead_bytes < SEGMENT_BYTES);
+    expect_all(db, 200, 10, 1000);
+    ok(bitkv_close(db));
+    remove_tree(path);
+}
+
+static void nothing_happens_by_itself_where_it_is_not_wanted(void **state)
+{
+    (void)state;
+    bitkv_options o = one_partition(BITKV_IO_AUTO);
+    o.auto_compact = false;
+    unsigned threads = count_threads();
+    bitkv *db = open_with(&o);
+    overwrite(db, 5);
+    assert_in_range(count_threads(), threads, threads + 1); /* the worker */
+    ok(bitkv_close(db));
+    remove_tree(path);
+    expect_nothing_happens(&o);
+}
+
+static uint32_t minutes_from_now(unsigned minutes)
+{
+    time_t now = time(NULL);
+    struct tm local;
+    assert_non_null(localtime_r(&now, &local));
+    return ((uint32_t)local.tm_hour * 60 + (uint32_t)local.tm_min + minutes) % 1440;
+}
+
+static void hours_of_the_day_are_kept(void **state)
+{
+    (void)state;
+    bitkv_options o = one_partition(BITKV_IO_AUTO);
+    o.compact_from_minute = minutes_from_now(120);
+    o.compact_until_minute = minutes_from_now(180);
+    expect_nothing_happens(&o);
+    o.compact_from_minute = minutes_from_now(120); /* round the clock, but for now */
+    o.compact_until_minute = minutes_from_now(1440 - 60);
+    expect_nothing_happens(&o);
+
+    o.compact_from_minute = minutes_from_now(1440 - 60);
+    o.compact_until_minute = minutes_from_now(60);
+    bitkv *db = open_with(&o);
+    overwrite(db, 40);
+    uint64_t until = now_ms() + 20000;
+    while (statistics_of(db).compactions_total == 0 && now_ms() < until)
+        sleep_ms(10);
+    assert_true(statistics_of(db).compactions_total > 0);
+    ok(bitkv_close(db));
+}
+
+/* What a run has read is counted at its end. */
+static void the_rate_is_kept(void **state)
+{
+    (void)state;
+    static const struct {
+        uint64_t rate;
+        uint32_t rounds;
+    } cases[] = {{1 << 20, 12}, {100 << 10, 2}};
+    for (unsigned i = 0; i < 2; i++) {
+        bitkv_options o = one_partition(BITKV_IO_AUTO);
+        o.compact_bytes_per_second = cases[i].rate;
+        bitkv *db = open_with(&o);
+        uint64_t begun = now_ms();
+        overwrite(db, cases[i].rounds);
+        while (statistics_of(db).compactions_total == 0 && now_ms() - begun < 30000)
+            sleep_ms(5);
+        sleep_ms(1500);
+        uint64_t elapsed = now_ms() - begun;
+        uint64_t read = statistics_of(db).compaction_bytes_read;
+        uint64_t most = cases[i].rate * elapsed / 1000;
+        print_message("%llu of at most %llu bytes\n", (unsigned long long)read,
+                      (unsigned long long)most);
+        assert_true(read > 0);
+        assert_true(read <= most + most / 10);
+        ok(bitkv_close(db));
+        remove_tree(path);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(dead_space_is_given_back_by_itself),
+        TEST(nothing_happens_by_itself_where_it_is_not_wanted),
+        TEST(hours_of_the_day_are_kept),
+        TEST(the_rate_is_kept),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
