@@ -348,12 +348,11 @@ static int leave_backup(struct bkv_dir *dir)
 #define START_TRIES 20u
 
 /* The partitions were read one by one, while a writer may have gone on: only a
- * refresh brings all of them to one state. A log that does not fit together has
- * been judged by the recovery: it is served as far as that got. */
+ * refresh brings all of them to one state. */
 static int catch_up(struct bitkv *db)
 {
-    int rc = bkv_store_refresh(&db->store);
-    if (rc == BITKV_OK || rc == BITKV_ERR_STALE)
+    int rc = bkv_store_catch_up(&db->store);
+    if (rc == BITKV_OK)
         return BITKV_OK;
     char context[BKV_ERROR_CONTEXT_SIZE];
     (void)snprintf(context, sizeof context, "%s", bitkv_error_context());

@@ -237,13 +237,12 @@ void bkv_groups_cut(struct bkv_recover *r)
         return;
     struct bkv_partition *p = r->p;
     uint64_t bytes = drop_behind(r);
-    bool again = r->cut;
+    p->recovery.torn_tails += !r->cut;
+    p->recovery.torn_tail_bytes += bytes;
     r->cut = true;
     r->last_sequence = r->kept_sequence;
     if (p->store->options.read_only)
         return; /* its other parts may only have been written since they were looked for */
-    p->recovery.torn_tails += !again;
-    p->recovery.torn_tail_bytes += bytes;
     char name[BKV_NAME_SIZE];
     bkv_name_data(name, p->index, r->found[r->cut_place.file].id);
     bkv_log(p->store, BITKV_LOG_WARNING,

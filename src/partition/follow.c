@@ -159,6 +159,19 @@ static int refresh_locked(struct bkv_store *store)
     return rc == BKV_READ_AGAIN ? stale(store, bitkv_error_context()) : rc;
 }
 
+int bkv_store_catch_up(struct bkv_store *store)
+{
+    int rc = bkv_store_refresh(store);
+    for (uint32_t i = 0; i < store->manifest.partitions; i++) {
+        struct bkv_partition *p = store->partitions[i];
+        if (p->followed.sequence == p->followed.opened_sequence)
+            continue;
+        p->recovery.torn_tails = 0; /* the log goes on there */
+        p->recovery.torn_tail_bytes = 0;
+    }
+    return rc == BITKV_ERR_STALE ? BITKV_OK : rc;
+}
+
 int bkv_store_refresh(struct bkv_store *store)
 {
     (void)pthread_mutex_lock(&store->refresh_mutex);

@@ -55,7 +55,11 @@ struct bkv_partition;
 /* Of a read-only opening: takes in what was written since, in all partitions. Not in
  * an epoch section. BITKV_ERR_STALE. */
 int bkv_store_refresh(struct bkv_store *store);
-/* The same, unless one has begun and ended since the number was `refreshes`; best
+/* The first one, of an opening: what looked like a torn tail may have been a record
+ * on its way. A log that does not fit together has been judged by the recovery, and
+ * is served as far as that got. */
+int bkv_store_catch_up(struct bkv_store *store);
+/* As bkv_store_refresh(), unless one has begun and ended since the number was `refreshes`; best
  * effort. */
 void bkv_store_refresh_since(struct bkv_store *store, uint64_t refreshes);
 

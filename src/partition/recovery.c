@@ -683,7 +683,7 @@ static int read_again(struct bkv_partition *p, struct bkv_recover **r, unsigned 
     bool settled = (*r)->settled || (doubt != 0 && doubt == p->followed.doubt);
     p->followed.doubt = doubt;
     recover_free(*r);
-    bkv_sleep_us(attempt * 1000);
+    bkv_sleep_us(attempt * 500);
     int rc = start_over(p);
     *r = rc == BITKV_OK ? recover_new(p, settled) : NULL;
     if (rc != BITKV_OK)

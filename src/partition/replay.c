@@ -323,7 +323,7 @@ struct pass {
 
 /* How often the end of the log is read again, and how long a half-written record may
  * take: 0.1 ms, 0.4 ms, ... */
-#define READ_AGAIN_MAX     12u
+#define READ_AGAIN_MAX     5u
 #define READ_AGAIN_STEP_US 100u
 
 /* Behind what is known to be durable a writer may be at work: what does not verify
