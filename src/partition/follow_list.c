@@ -129,9 +129,9 @@ static int list_stable(struct bkv_partition *p, struct listing *out)
         if (same)
             return BITKV_OK;
     }
-    return rc != BITKV_OK ? rc
-                          : bkv_error(BKV_READ_AGAIN, "the files of partition %" PRIu32 " change",
-                                      p->index);
+    return rc != BITKV_OK
+               ? rc
+               : bkv_error(BKV_READ_AGAIN, "the files of partition %" PRIu32 " change", p->index);
 }
 
 /* --- items --------------------------------------------------------------------------- */

@@ -427,8 +427,7 @@ static void set_proof(struct take *t, const struct bkv_scan_item *record)
     struct bkv_followed *at = &t->p->followed;
     at->proven = true;
     at->proof_offset = record->offset;
-    memcpy(at->proof,
-           record->key - bkv_record_prefix(record->record.flags) - BKV_RECORD_HEADER,
+    memcpy(at->proof, record->key - bkv_record_prefix(record->record.flags) - BKV_RECORD_HEADER,
            sizeof at->proof);
 }
 

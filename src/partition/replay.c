@@ -506,8 +506,8 @@ static int replay_log(struct bkv_recover *r, size_t index, uint64_t from)
         return rc;
     rc = measure_again(r, pass.f, &file);
     if (rc == BITKV_OK)
-        rc = bkv_scanner_begin(&pass.scanner, &file, pass.f->segment->seed, from,
-                               pass.f->file_size);
+        rc =
+            bkv_scanner_begin(&pass.scanner, &file, pass.f->segment->seed, from, pass.f->file_size);
     if (rc == BITKV_OK)
         rc = run_pass(&pass);
     atomic_store(&pass.f->segment->size, pass.end);

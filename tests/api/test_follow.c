@@ -118,8 +118,7 @@ static void write_group(bitkv *db, uint32_t group)
     must(bitkv_batch_create(&batch));
     for (uint32_t m = 0; m < MEMBERS; m++) {
         uint32_t key = 1000000 + group * MEMBERS + m;
-        must(bitkv_batch_put(batch, &key, sizeof key, value,
-                             value_of(value, key, group, version)));
+        must(bitkv_batch_put(batch, &key, sizeof key, value, value_of(value, key, group, version)));
     }
     must(bitkv_write(db, batch, BITKV_DURABILITY_DEFAULT));
     bitkv_batch_destroy(batch);
