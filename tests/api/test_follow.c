@@ -381,6 +381,55 @@ static void an_empty_database_can_be_followed(void **state)
     ok(bitkv_close(db));
 }
 
+/* Space is reserved in steps: a mapping of before one is too short after it. */
+static void a_segment_grows_beyond_its_mapping(void **state)
+{
+    (void)state;
+    static uint8_t value[100000];
+    static uint8_t got[100000];
+    bitkv_options o = one_partition(BITKV_IO_MMAP);
+    o.max_file_size = 64 << 20;
+    bitkv *db = open_with(&o);
+    put_text(db, "a", "1");
+    bitkv *follower = follow(BITKV_IO_MMAP, 0);
+    expect_text(follower, "a", "1");
+    for (uint32_t i = 0; i < 60; i++) {
+        size_t size;
+        fill(value, sizeof value, i);
+        ok(bitkv_put(db, &i, sizeof i, value, sizeof value));
+        ok(bitkv_refresh(follower));
+        ok(bitkv_get_into(follower, &i, sizeof i, got, sizeof got, &size));
+        assert_memory_equal(got, value, size);
+        expect_text(follower, "a", "1");
+    }
+    ok(bitkv_close(follower));
+    ok(bitkv_close(db));
+}
+
+/* Compaction drops what has expired, and says so nowhere. */
+static void what_compaction_has_dropped_is_dropped(void **state)
+{
+    (void)state;
+    uint8_t value[VALUE] = {0};
+    bitkv_options o = one_partition(BITKV_IO_MMAP);
+    o.auto_compact = false;
+    o.default_ttl_ms = 300;
+    bitkv *db = open_with(&o);
+    for (uint32_t i = 0; i < 500; i++)
+        ok(bitkv_put(db, &i, sizeof i, value, sizeof value));
+    bitkv *follower = follow(BITKV_IO_MMAP, 0);
+    assert_int_equal(statistics_of(follower).keys, 500);
+    sleep_ms(350);
+    ok(bitkv_compact(db, BITKV_ALL_PARTITIONS, NULL, NULL));
+    assert_true(statistics_of(db).keys < 400);
+    ok(bitkv_refresh(follower));
+    assert_int_equal(statistics_of(follower).keys, statistics_of(db).keys);
+    assert_int_equal(statistics_of(follower).live_bytes, statistics_of(db).live_bytes);
+    assert_int_equal(statistics_of(follower).segments, statistics_of(db).segments);
+    ok(bitkv_close(follower));
+    ok(bitkv_close(db));
+}
+
 static void follows_a_writer(bitkv_io_mode mode, uint32_t open_segments, unsigned tries)
 {
     shared->mode = mode;
@@ -613,6 +662,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         FOLLOW(what_was_acknowledged_is_seen_after_a_refresh),
         FOLLOW(an_empty_database_can_be_followed),
+        FOLLOW(a_segment_grows_beyond_its_mapping),
+        FOLLOW(what_compaction_has_dropped_is_dropped),
         FOLLOW(a_mapped_log_is_followed),
         FOLLOW(a_written_log_is_followed),
         FOLLOW(compaction_is_followed),
