@@ -95,7 +95,8 @@ extern "C" {
     X(ERR_EXISTS, -18, "database exists already")                                                  \
     X(ERR_CANCELED, -19, "operation was canceled")                                                 \
     X(ERR_QUEUE_FULL, -20, "completion queue is full")                                             \
-    X(ERR_CONFLICT, -21, "the condition of a write does not hold")
+    X(ERR_CONFLICT, -21, "the condition of a write does not hold")                                 \
+    X(ERR_STALE, -22, "the database was changed under a read-only opening; open it again")
 
 typedef enum bitkv_error {
 #define BITKV_ERROR_ENUM_(name, value, text) BITKV_##name = (value),
@@ -222,8 +223,8 @@ typedef struct bitkv_options {
     bool error_if_exists;
 
     /** Open for reading only: nothing in the directory is created, repaired
-     *  or changed. Default false. Read-only openers share the directory with
-     *  each other and exclude a writer. */
+     *  or changed, and no lock is taken. Default false. Any number of processes
+     *  may do so while another one writes: see bitkv_refresh(). */
     bool read_only;
 
     /** Refuse to open (BITKV_ERR_CORRUPT) if recovery meets damage, rather
@@ -352,9 +353,10 @@ typedef struct bitkv bitkv;
  * death of a process. What it found is in bitkv_stats().
  *
  * @param db        receives the handle; set to NULL on failure
- * @param directory path of the database; one opener at a time
+ * @param directory path of the database; one opener at a time that writes, and
+ *                  any number that are read-only
  * @param options   NULL for the defaults
- * @return BITKV_OK; BITKV_ERR_LOCKED if another opener has it, at once;
+ * @return BITKV_OK; BITKV_ERR_LOCKED if another writer has it, at once;
  *         BITKV_ERR_NO_DATABASE; BITKV_ERR_EXISTS;
  *         BITKV_ERR_PARTITION_COUNT; BITKV_ERR_CORRUPT;
  *         BITKV_ERR_FORMAT if it was written by a newer version;
@@ -362,6 +364,29 @@ typedef struct bitkv bitkv;
  *         or a system error
  */
 BITKV_API int bitkv_open(bitkv **db, const char *directory, const bitkv_options *options);
+
+/**
+ * Take in what another process has written since the opening, or since the last
+ * refresh: for a database that was opened read-only. It serves the state that it
+ * has until then, and the new one when the call returns: all that was
+ * acknowledged before the call, and of each partition a prefix of its writes.
+ * Reads may go on meanwhile, and see a mixture.
+ *
+ * Cheap if nothing has changed: some system calls of each partition. It reads what
+ * was appended, and the hints of files that compaction has written.
+ *
+ * Files that the writer's compaction has removed may have been needed still: a
+ * read that finds its file gone refreshes by itself, and then returns what the key
+ * has now. (Views that are held are not affected.)
+ *
+ * @return BITKV_OK, at once if the database was opened for writing;
+ *         BITKV_ERR_STALE if this is not what was opened any more: another
+ *         database is in its place, an older state was restored, or a power cut
+ *         has taken writes that were read already. What was there is served on;
+ *         close it and open it again. Another error, such as BITKV_ERR_NO_MEMORY:
+ *         a part may have been taken in; the next refresh goes on
+ */
+BITKV_API int bitkv_refresh(bitkv *db);
 
 /**
  * Close: finish the calls in progress, sync, write the checkpoints that make

@@ -2168,6 +2168,19 @@ class database
                                           detail::nothing>(core_.get(), {}, {});
     }
 
+    /** Takes in what another process has written since, of a database that was opened
+     *  read-only; at once. See bitkv_refresh(). */
+    result<void> refresh()
+    {
+        std::lock_guard lock(core_->mutex);
+        if (core_->handle == nullptr)
+            return was_closed();
+        int status = bitkv_refresh(core_->handle);
+        if (status != BITKV_OK)
+            return error::of_thread(status);
+        return {};
+    }
+
     /** Writes a batch, at once: all of it or nothing. With BITKV_DURABILITY_SYNC the
      *  thread waits for the disk. See bitkv_write(). */
     result<void> write(const batch &batch, bitkv_durability durability = BITKV_DURABILITY_DEFAULT)

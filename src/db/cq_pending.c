@@ -194,12 +194,14 @@ static void fail_read(struct bkv_pending *pending, int rc, struct bkv_text *text
     complete_with(pending, rc, text);
 }
 
-static void deliver(struct bkv_pending *pending)
+/* BKV_OTHER_KEY as the status: it could not even be read. */
+static void deliver(struct bkv_pending *pending, int rc)
 {
     bitkv_cq *cq = pending->cq;
     struct bkv_ready *ready = bkv_cq_complete(cq, &pending->op, pending->id);
     struct bkv_sink sink = bkv_cq_sink(&pending->op, ready);
-    int rc = bkv_cold_deliver(&pending->cold, cq->path, pending->bytes, pending->op.key,
+    if (rc == BITKV_OK)
+        rc = bkv_cold_deliver(&pending->cold, cq->path, pending->bytes, pending->op.key,
                               pending->op.key_size, &sink);
     struct bitkv *db;
     struct bkv_epoch_slot *slot;
@@ -348,7 +350,7 @@ static void on_ring_result(struct bkv_pending *pending, int result)
     } else {
         if (got == 0) /* the file ends here: what is missing does not verify */
             memset(pending->bytes + pending->got, 0, left);
-        deliver(pending);
+        deliver(pending, BITKV_OK);
     }
 }
 
@@ -489,10 +491,10 @@ static void finish(struct bkv_pending *pending)
         complete_canceled(pending);
     } else if (pending->state == BKV_PENDING_SYNC) {
         complete_with(pending, rc, pending->error);
-    } else if (rc != BITKV_OK) {
+    } else if (rc != BITKV_OK && rc != BKV_OTHER_KEY) {
         fail_read(pending, rc, pending->error);
     } else {
-        deliver(pending);
+        deliver(pending, rc);
     }
 }
 

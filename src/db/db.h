@@ -47,4 +47,7 @@ struct bitkv {
  * nobody. */
 int bkv_open_with(bitkv **db, const char *directory, const bitkv_options *options, bool exclusive);
 
+/* Is the directory that was opened still the one of that name? */
+int bkv_directory_is(const struct bkv_dir *dir, const char *path, bool *same);
+
 #endif

@@ -7,7 +7,8 @@
  *
  * The lock is flock() on the directory itself: held by the kernel, so that a
  * crash leaves none behind, and there is no lock file that somebody could
- * delete. A writer takes it exclusively, read-only openers share it.
+ * delete. A writer takes it; read-only openers take none and need none
+ * (partition/follow.c).
  *
  * The MANIFEST is written last: a creation that was interrupted leaves empty
  * partition directories, which the next one takes over. Data files without a
@@ -109,24 +110,23 @@ static void close_directory(struct bkv_dir *dir)
     dir->path = NULL;
 }
 
-static int lock_directory(const struct bkv_dir *dir, bool shared)
+static int lock_directory(const struct bkv_dir *dir)
 {
     int result;
     do
-        result = bkv_io->flock(dir->fd, (shared ? LOCK_SH : LOCK_EX) | LOCK_NB);
+        result = bkv_io->flock(dir->fd, LOCK_EX | LOCK_NB);
     while (result != 0 && errno == EINTR);
     if (result == 0)
         return BITKV_OK;
     if (errno == EWOULDBLOCK)
         return bkv_error(BITKV_ERR_LOCKED,
                          "%s is open in another process, or twice in this one; close it there, or "
-                         "open both read-only",
+                         "open it read-only here",
                          dir->path);
     return bkv_error_sys(errno, "cannot lock %s", dir->path);
 }
 
-/* Is the directory that was opened still the one of that name? */
-static int still_there(const struct bkv_dir *dir, const char *path, bool *same)
+int bkv_directory_is(const struct bkv_dir *dir, const char *path, bool *same)
 {
     *same = false;
     int fd = bkv_dir_descriptor(AT_FDCWD, path, 0);
@@ -149,15 +149,15 @@ static int still_there(const struct bkv_dir *dir, const char *path, bool *same)
  * place (bitkv_repartition(), bitkv_backup()), and this one be on its way out:
  * who has the lock and finds the name unchanged has the right one. */
 static int open_locked(struct bkv_dir *dir, const char *path, const bitkv_options *options,
-                       bool shared)
+                       bool lock)
 {
     for (unsigned i = 0; i < DIRECTORY_TRIES; i++) {
         bool same = false;
         int rc = open_directory(dir, path, options);
+        if (rc == BITKV_OK && lock)
+            rc = lock_directory(dir);
         if (rc == BITKV_OK)
-            rc = lock_directory(dir, shared);
-        if (rc == BITKV_OK)
-            rc = still_there(dir, path, &same);
+            rc = bkv_directory_is(dir, path, &same);
         if (rc != BITKV_OK || same)
             return rc;
         close_directory(dir);
@@ -345,6 +345,23 @@ static int leave_backup(struct bkv_dir *dir)
                            : bkv_error_sys(errno, "cannot remove %s/" BKV_BACKUP_NAME, dir->path);
 }
 
+/* How often partitions are started when files that were listed have gone since: the
+ * writer compacts. */
+#define START_TRIES 20u
+
+/* The partitions were read one by one, while a writer may have gone on: only a
+ * refresh brings all of them to one state. */
+static int catch_up(struct bitkv *db)
+{
+    int rc = bkv_store_catch_up(&db->store);
+    if (rc == BITKV_OK)
+        return BITKV_OK;
+    char context[BKV_ERROR_CONTEXT_SIZE];
+    (void)snprintf(context, sizeof context, "%s", bitkv_error_context());
+    stop_partitions(db);
+    return bkv_error(rc, "%s", context);
+}
+
 static int open_in(struct bitkv *db)
 {
     struct bkv_store *store = &db->store;
@@ -367,7 +384,13 @@ static int open_in(struct bitkv *db)
         return bkv_error(BITKV_ERR_NO_MEMORY, "no memory for %" PRIu32 " partitions",
                          db->partition_count);
     store->partitions = db->partitions;
-    return start_partitions(db);
+    rc = start_partitions(db);
+    for (unsigned i = 0; rc == BKV_READ_AGAIN && i < START_TRIES; i++)
+        rc = start_partitions(db);
+    if (rc == BKV_READ_AGAIN)
+        return bkv_error(BITKV_ERR_IO, "%s: its files change faster than they are read",
+                         store->dir.path);
+    return rc == BITKV_OK && store->options.read_only ? catch_up(db) : rc;
 }
 
 static void release(struct bitkv *db)
@@ -377,6 +400,7 @@ static void release(struct bitkv *db)
         bkv_sigbus_guard_release();
     close_directory(&db->store.dir);
     (void)pthread_mutex_destroy(&db->pool_mutex);
+    (void)pthread_mutex_destroy(&db->store.refresh_mutex);
     bkv_mfree(db);
 }
 
@@ -404,11 +428,12 @@ int bkv_open_with(bitkv **out, const char *directory, const bitkv_options *optio
     db->store.options = checked;
     bkv_clock_start(&db->store.clock);
     (void)pthread_mutex_init(&db->pool_mutex, NULL);
+    (void)pthread_mutex_init(&db->store.refresh_mutex, NULL);
     db->fork_generation = bkv_fork_generation();
     if (db->fork_generation == 0)
         rc = BITKV_ERR_NO_MEMORY;
     if (rc == BITKV_OK)
-        rc = open_locked(&db->store.dir, directory, &checked, checked.read_only && !exclusive);
+        rc = open_locked(&db->store.dir, directory, &checked, !checked.read_only || exclusive);
     if (rc == BITKV_OK)
         rc = open_in(db);
     if (rc != BITKV_OK) {

@@ -226,3 +226,21 @@ int bkv_scanner_next(struct bkv_scanner *s, struct bkv_scan_item *item)
     s->position = next;
     return BITKV_OK;
 }
+
+int bkv_scanner_try(struct bkv_scanner *s, struct bkv_scan_item *item, bool *there)
+{
+    uint64_t tried;
+    *there = false;
+    if (s->position >= s->end)
+        return BITKV_OK;
+    int rc = try_record(s, s->position, UINT64_MAX, item, there, &tried);
+    if (rc == BITKV_OK && *there)
+        s->position += item->size;
+    return rc;
+}
+
+int bkv_scanner_renew(struct bkv_scanner *s)
+{
+    s->window_size = 0;
+    return bkv_file_size(s->file, &s->end);
+}

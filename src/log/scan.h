@@ -49,6 +49,11 @@ struct bkv_scanner {
 int bkv_scanner_begin(struct bkv_scanner *scanner, const struct bkv_file *file, uint64_t seed,
                       uint64_t start, uint64_t end);
 int bkv_scanner_next(struct bkv_scanner *scanner, struct bkv_scan_item *item);
+/* The record at the position, if *there, which is then behind it. Nothing is said of
+ * what does not verify. BITKV_ERR_CORRUPT if the file has become shorter. */
+int bkv_scanner_try(struct bkv_scanner *scanner, struct bkv_scan_item *item, bool *there);
+/* The file may have changed: forget what was read, and end where it ends now. */
+int bkv_scanner_renew(struct bkv_scanner *scanner);
 /* Go on at another position. */
 void bkv_scanner_seek(struct bkv_scanner *scanner, uint64_t position);
 void bkv_scanner_end(struct bkv_scanner *scanner);

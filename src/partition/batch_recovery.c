@@ -241,6 +241,8 @@ void bkv_groups_cut(struct bkv_recover *r)
     p->recovery.torn_tail_bytes += bytes;
     r->cut = true;
     r->last_sequence = r->kept_sequence;
+    if (p->store->options.read_only)
+        return; /* its other parts may only have been written since they were looked for */
     char name[BKV_NAME_SIZE];
     bkv_name_data(name, p->index, r->found[r->cut_place.file].id);
     bkv_log(p->store, BITKV_LOG_WARNING,

@@ -57,7 +57,8 @@ static int open_segment(struct bkv_cold *cold)
     int rc = bkv_segment_pin(cold->partition, cold->segment, &mapping);
     if (rc == BITKV_OK)
         use_mapping(cold, cold->segment, mapping);
-    return rc;
+    /* A follower's file may be gone: then it knows by now where the key lies. */
+    return rc == BITKV_ERR_IO && cold->partition->store->options.read_only ? BKV_OTHER_KEY : rc;
 }
 
 static int read_bytes(const struct bkv_cold *cold, void *bytes)

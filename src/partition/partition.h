@@ -16,6 +16,9 @@
 
 #include <bitkv.h>
 
+#include <pthread.h>
+#include <stdatomic.h>
+
 /* What the partitions of an open database have in common. Constant while they
  * are open. */
 struct bkv_store {
@@ -28,6 +31,8 @@ struct bkv_store {
     uint32_t open_segments_max;        /* of one partition */
     uint32_t sealed_max;               /* full segments of one that wait for their sync */
     uint64_t readers_max;              /* descriptors of all, up to which cold reads take some */
+    pthread_mutex_t refresh_mutex;     /* one refresh at a time; taken before all others */
+    _Atomic uint64_t refreshes;        /* that have begun */
 };
 
 /* The time that deadlines of records are compared with: one that is not larger
@@ -42,6 +47,21 @@ void bkv_log(const struct bkv_store *store, bitkv_log_level level, const char *f
     __attribute__((format(printf, 3, 4)));
 
 struct bkv_partition;
+
+/* Files have changed while they were read, or do not fit together yet: to be read
+ * again. No code for callers of the library; the context says what it was. */
+#define BKV_READ_AGAIN 5
+
+/* Of a read-only opening: takes in what was written since, in all partitions. Not in
+ * an epoch section. BITKV_ERR_STALE. */
+int bkv_store_refresh(struct bkv_store *store);
+/* The first one, of an opening: what looked like a torn tail may have been a record
+ * on its way. A log that does not fit together has been judged by the recovery, and
+ * is served as far as that got. */
+int bkv_store_catch_up(struct bkv_store *store);
+/* As bkv_store_refresh(), unless one has begun and ended since the number was `refreshes`; best
+ * effort. */
+void bkv_store_refresh_since(struct bkv_store *store, uint64_t refreshes);
 
 /* Starts the partition's thread, which recovers it; several may be started
  * before the first is awaited. */

@@ -184,6 +184,13 @@ static inline struct bkv_located target_of(struct bkv_partition *p, uint64_t loc
 
 /* --- the slow ways --------------------------------------------------------------------------- */
 
+/* A mapping of before a segment grew does not. */
+static inline bool spans(const struct bkv_mapping *mapping, uint64_t location)
+{
+    return mapping->base == NULL ||
+           bkv_location_offset(location) + bkv_location_size(location) <= mapping->size;
+}
+
 /* The segment is closed, or was opened since. Comes back with the key looked
  * up again, since the world went on while the section was left. */
 static int get_pinned(struct bkv_partition *p, struct bkv_epoch_slot *slot,
@@ -200,6 +207,10 @@ static int get_pinned(struct bkv_partition *p, struct bkv_epoch_slot *slot,
         bkv_segment_unref(segment);
         bool found = bkv_keydir_find(p->keydir, hash, &location);
         bool same = found && bkv_table_get(&p->table, bkv_location_segment(location)) == segment;
+        if (rc == BITKV_OK && same && !spans(pinned, location)) {
+            bkv_mapping_unref(pinned); /* a refresh has come between */
+            continue;
+        }
         if (rc != BITKV_OK) {
             if (!found || same)
                 return found ? rc : absent(sink);
@@ -335,6 +346,10 @@ int bkv_partition_get_at(struct bkv_partition *p, struct bkv_epoch_slot *slot,
     if (bkv_keydir_snapshot_find(snapshot->keydir, hash, &location)) {
         struct bkv_located found = target_of(p, location);
         rc = examine_at(&found, slot, key, key_size, sink);
+        if (BKV_UNLIKELY(rc == BITKV_ERR_IO && p->store->options.read_only)) {
+            found = find(p, hash); /* the writer has removed the file: what there is now */
+            rc = look_found(&found, slot, hash, key, key_size, sink);
+        }
     }
     count(p, slot, rc);
     return rc;

@@ -37,10 +37,25 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* How often a read-only opening reads what changes under it. */
+#define READINGS_MAX 40u
+
+bool bkv_recover_doubts(struct bkv_recover *r, const char *what, uint64_t where)
+{
+    if (!r->p->store->options.read_only || r->settled)
+        return false;
+    r->doubt = where + 1;
+    for (; *what != '\0'; what++)
+        r->doubt = (r->doubt ^ (uint8_t)*what) * UINT64_C(0x100000001b3);
+    return true;
+}
+
 int bkv_recover_damage(struct bkv_recover *r, const char *name, uint64_t offset, uint64_t size,
                        const char *what)
 {
     struct bkv_partition *p = r->p;
+    if (bkv_recover_doubts(r, name, offset))
+        return BKV_READ_AGAIN;
     p->recovery.damaged_regions++;
     p->recovery.damaged_bytes += size;
     if (p->store->options.strict_recovery)
@@ -53,6 +68,13 @@ int bkv_recover_damage(struct bkv_recover *r, const char *name, uint64_t offset,
                 "%s/%s at offset %" PRIu64 ", length %" PRIu64 ": %s; skipped", p->store->dir.path,
                 name, offset, size, what);
     return BITKV_OK;
+}
+
+int bkv_recover_vanished(const struct bkv_recover *r, int rc)
+{
+    if (rc != BITKV_NOT_FOUND)
+        return rc;
+    return r->p->store->options.read_only ? BKV_READ_AGAIN : BITKV_ERR_IO;
 }
 
 /* --- 1: what is there --------------------------------------------------------------------- */
@@ -221,7 +243,7 @@ static int examine(struct bkv_recover *r, struct bkv_found *f)
     struct bkv_file file;
     int rc = bkv_file_open(&file, &p->store->dir, name, O_RDONLY);
     if (rc != BITKV_OK)
-        return rc == BITKV_NOT_FOUND ? BITKV_ERR_IO : rc;
+        return bkv_recover_vanished(r, rc);
     rc = bkv_file_size(&file, &f->file_size);
     if (rc == BITKV_OK) {
         f->segment = bkv_segment_new(p, f->id);
@@ -548,6 +570,7 @@ static void drop_segments(struct bkv_recover *r)
 {
     while (r->count > 0 && r->found[r->count - 1].dropped) {
         r->count--;
+        r->dropped_id = bkv_max64(r->dropped_id, r->found[r->count].id);
         bkv_segment_uninstall_last(r->p, r->count > 0 ? r->found[r->count - 1].segment : NULL);
     }
 }
@@ -579,6 +602,46 @@ static void recover_free(struct bkv_recover *r)
     bkv_mfree(r);
 }
 
+/* Where a follower goes on. A record that was just read is the proof that the log is
+ * the same later; without one it was durable. */
+static void begin_following(struct bkv_recover *r)
+{
+    struct bkv_partition *p = r->p;
+    struct bkv_followed *at = &p->followed;
+    *at = (struct bkv_followed){.sequence = r->last_sequence,
+                                .opened_sequence = r->last_sequence,
+                                .dropped_id = r->dropped_id};
+    for (size_t i = 0; i < r->count; i++)
+        r->found[i].segment->followed = true;
+    if (r->count == 0)
+        return;
+    at->segment = r->found[r->count - 1].segment;
+    at->offset = atomic_load(&at->segment->size);
+    if (r->cut_decided || r->proof_offset == 0 || r->proof_segment != at->segment->id)
+        return;
+    struct bkv_file file;
+    char name[BKV_NAME_SIZE];
+    bkv_name_data(name, p->index, at->segment->id);
+    if (bkv_file_open(&file, &p->store->dir, name, O_RDONLY) != BITKV_OK)
+        return;
+    at->proof_offset = r->proof_offset;
+    at->proven =
+        bkv_file_read_exact(&file, at->proof, sizeof at->proof, at->proof_offset) == BITKV_OK;
+    bkv_file_close(&file);
+}
+
+/* Nothing of a reading that is made again stays. Nobody else is there yet. */
+static int start_over(struct bkv_partition *p)
+{
+    bkv_segments_free(p);
+    bkv_segments_forget(p);
+    bkv_keydir_destroy(p->keydir);
+    p->keydir = NULL;
+    p->recovery = (bitkv_recovery){0};
+    atomic_store(&p->checkpoint_bytes, 0);
+    return bkv_keydir_create(&p->keydir) == BITKV_OK ? BITKV_OK : no_memory();
+}
+
 static int read_log(struct bkv_recover *r)
 {
     int rc = list_files(r);
@@ -591,22 +654,57 @@ static int read_log(struct bkv_recover *r)
             bkv_segment_unref(r->found[i].segment);
         r->count = 0;
     }
-    return rc == BITKV_OK ? bkv_replay(r) : rc;
+    if (rc == BITKV_OK)
+        rc = bkv_replay(r);
+    /* Such as a file that was trimmed while it was read. */
+    if (rc == BITKV_ERR_CORRUPT && bkv_recover_doubts(r, bitkv_error_context(), 0))
+        rc = BKV_READ_AGAIN;
+    return rc;
+}
+
+static struct bkv_recover *recover_new(struct bkv_partition *p, bool settled)
+{
+    struct bkv_recover *r = bkv_calloc(1, sizeof *r);
+    if (r == NULL) {
+        (void)no_memory();
+        return NULL;
+    }
+    r->p = p;
+    r->start.offset = BKV_SEGMENT_HEADER;
+    r->settled = settled;
+    return r;
+}
+
+/* Read-only: what was wrong, and explained by a writer at work, is read again. What is
+ * wrong twice in the same place is believed. */
+static int read_again(struct bkv_partition *p, struct bkv_recover **r, unsigned attempt)
+{
+    uint64_t doubt = (*r)->doubt;
+    bool settled = (*r)->settled || (doubt != 0 && doubt == p->followed.doubt);
+    p->followed.doubt = doubt;
+    recover_free(*r);
+    bkv_sleep_us(attempt * 500);
+    int rc = start_over(p);
+    *r = rc == BITKV_OK ? recover_new(p, settled) : NULL;
+    if (rc != BITKV_OK)
+        return rc;
+    return *r != NULL ? read_log(*r) : BITKV_ERR_NO_MEMORY;
 }
 
 int bkv_recover_begin(struct bkv_partition *p, struct bkv_recover **out)
 {
     uint64_t begun = bkv_now_ns();
     *out = NULL;
-    struct bkv_recover *r = bkv_calloc(1, sizeof *r);
+    struct bkv_recover *r = recover_new(p, false);
     if (r == NULL)
-        return no_memory();
-    r->p = p;
-    r->start.offset = BKV_SEGMENT_HEADER;
+        return BITKV_ERR_NO_MEMORY;
     int rc = read_log(r);
+    for (unsigned i = 1; rc == BKV_READ_AGAIN && i <= READINGS_MAX; i++)
+        rc = read_again(p, &r, i);
     p->recovery.duration_ns = bkv_now_ns() - begun;
     if (rc != BITKV_OK) {
-        recover_free(r);
+        if (r != NULL)
+            recover_free(r);
         return rc;
     }
     *out = p->recovering = r;
@@ -623,6 +721,8 @@ int bkv_recover_end(struct bkv_partition *p, struct bkv_recover *r, bool go_on)
     }
     if (rc == BITKV_OK)
         rc = settle(r);
+    if (rc == BITKV_OK && p->store->options.read_only)
+        begin_following(r);
     p->recovering = NULL;
     recover_free(r);
     p->recovery.duration_ns += bkv_now_ns() - begun;

@@ -7,6 +7,7 @@
 #include "log/hint.h"
 #include "log/scan.h"
 #include "log/segment.h"
+#include "partition/follow.h"
 #include "partition/state.h"
 
 /* A data file that was found, in order of the log after sorting. */
@@ -64,6 +65,14 @@ struct bkv_recover {
     uint64_t max_id;
     bool cut;
     unsigned warnings;
+    uint64_t proof_offset; /* of the last record that was read from the log; 0: none */
+    uint64_t proof_segment;
+    uint64_t dropped_id; /* highest of those behind the cut */
+
+    /* A read-only opening: a writer may be at work. Whatever is found wrong is read
+     * again before it is judged. */
+    bool settled;   /* what is wrong now stays so */
+    uint64_t doubt; /* what was found wrong, as a number */
 
     /* batch_recovery.c: from the first group on whose peers are elsewhere, nothing
      * goes into the KeyDir before all partitions are known */
@@ -109,6 +118,13 @@ int bkv_group_take(struct bkv_recover *r, struct bkv_scanner *scanner, struct bk
 /* Cuts the log as decided. */
 void bkv_groups_cut(struct bkv_recover *r);
 void bkv_groups_free(struct bkv_recover *r);
+
+/* A file that was listed is not there: a code for `rc`, if it is BITKV_NOT_FOUND. */
+int bkv_recover_vanished(const struct bkv_recover *r, int rc);
+
+/* Something is wrong, which a writer at work may explain: true if all is to be read
+ * again. What it was, and where, tells a second finding from the first. */
+bool bkv_recover_doubts(struct bkv_recover *r, const char *what, uint64_t where);
 
 /* Counts a damaged region and warns; BITKV_ERR_CORRUPT with strict recovery. */
 int bkv_recover_damage(struct bkv_recover *r, const char *name, uint64_t offset, uint64_t size,

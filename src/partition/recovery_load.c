@@ -247,6 +247,8 @@ int bkv_recover_checkpoint(struct bkv_recover *r)
     }
     if (rc != BITKV_ERR_CORRUPT)
         return rc;
+    if (bkv_recover_doubts(r, "checkpoint", 0))
+        return BKV_READ_AGAIN;
     p->recovery.rejected_checkpoints++;
     r->checkpoint_rejected = true;
     if (p->store->options.strict_recovery)

@@ -42,6 +42,8 @@ void bkv_segments_replace(struct bkv_partition *p, const struct bkv_run *run,
 
 static void unlink_files(struct bkv_partition *p, const struct bkv_segment *segment)
 {
+    if (p->store->options.read_only)
+        return; /* a follower: that is the writer's */
     char name[BKV_NAME_SIZE];
     bkv_name_hint(name, p->index, segment->id);
     int rc = bkv_dir_unlink(&p->store->dir, name);

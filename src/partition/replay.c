@@ -23,6 +23,7 @@
  */
 #include "partition/recovery.h"
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "log/filename.h"
 #include "log/scan.h"
@@ -106,8 +107,14 @@ static int open_data(struct bkv_recover *r, const struct bkv_found *f, struct bk
 {
     char name[BKV_NAME_SIZE];
     bkv_name_data(name, r->p->index, f->id);
-    int rc = bkv_file_open(file, &r->p->store->dir, name, O_RDONLY);
-    return rc == BITKV_NOT_FOUND ? BITKV_ERR_IO : rc;
+    return bkv_recover_vanished(r, bkv_file_open(file, &r->p->store->dir, name, O_RDONLY));
+}
+
+/* A writer that is followed appends to the file and trims it. */
+static int measure_again(const struct bkv_recover *r, struct bkv_found *f,
+                         const struct bkv_file *file)
+{
+    return r->p->store->options.read_only ? bkv_file_size(file, &f->file_size) : BITKV_OK;
 }
 
 /* --- from a hint ------------------------------------------------------------------------------ */
@@ -162,7 +169,7 @@ static int open_hint(struct bkv_recover *r, const struct bkv_found *f,
 
 /* A hint describes all of its segment. Space that was reserved and not yet
  * trimmed may follow, but no record: that hint is of an earlier state. */
-static int check_rest(struct bkv_recover *r, const struct bkv_found *f, uint64_t described)
+static int check_rest(struct bkv_recover *r, struct bkv_found *f, uint64_t described)
 {
     if (described == f->file_size)
         return BITKV_OK;
@@ -170,6 +177,11 @@ static int check_rest(struct bkv_recover *r, const struct bkv_found *f, uint64_t
     int rc = open_data(r, f, &file);
     if (rc != BITKV_OK)
         return rc;
+    rc = measure_again(r, f, &file);
+    if (rc != BITKV_OK || described == f->file_size) {
+        bkv_file_close(&file);
+        return rc;
+    }
     struct bkv_scanner scanner;
     struct bkv_scan_item item = {.kind = BKV_SCAN_END};
     rc = bkv_scanner_begin(&scanner, &file, f->segment->seed, described, f->file_size);
@@ -187,6 +199,8 @@ static int check_rest(struct bkv_recover *r, const struct bkv_found *f, uint64_t
 static int reject_hint(struct bkv_recover *r, struct bkv_found *f)
 {
     struct bkv_partition *p = r->p;
+    if (bkv_recover_doubts(r, "hint", f->id))
+        return BKV_READ_AGAIN;
     f->hint = false;
     f->hint_rejected = true;
     p->recovery.rejected_hints++;
@@ -304,7 +318,30 @@ struct pass {
     char name[BKV_NAME_SIZE];
     uint64_t end;     /* of what is valid */
     bool gap_allowed; /* damage was just met: the sequence may jump */
+    unsigned again;   /* how often it was read again from `end` */
 };
+
+/* How often the end of the log is read again, and how long a half-written record may
+ * take: 0.1 ms, 0.4 ms, ... */
+#define READ_AGAIN_MAX     5u
+#define READ_AGAIN_STEP_US 100u
+
+/* Behind what is known to be durable a writer may be at work: what does not verify
+ * may not be whole yet, and what was read behind it is of another moment. */
+static bool may_be_growing(struct pass *pass)
+{
+    return pass->r->p->store->options.read_only && pass->again < READ_AGAIN_MAX;
+}
+
+static int read_again(struct pass *pass)
+{
+    pass->again++;
+    bkv_sleep_us(pass->again * pass->again * READ_AGAIN_STEP_US);
+    int rc = bkv_scanner_renew(&pass->scanner);
+    pass->f->file_size = pass->scanner.end;
+    bkv_scanner_seek(&pass->scanner, pass->end);
+    return rc;
+}
 
 /* Behind a cut: how much of the file is not zeros, for the report. */
 static int measure_torn(struct pass *pass, uint64_t *bytes)
@@ -347,6 +384,8 @@ static int judge(struct pass *pass, uint64_t offset, uint64_t size, const char *
     int rc = was_durable(r, place, &durable);
     if (rc != BITKV_OK)
         return rc;
+    if (!durable && may_be_growing(pass))
+        return BKV_READ_AGAIN;
     if (!durable)
         return cut_at(pass, offset);
     /* Rot up to where the log was durable; behind that, the tail. */
@@ -408,7 +447,10 @@ static int take_record(struct pass *pass, const struct bkv_scan_item *item)
             return rc;
     }
     pass->gap_allowed = false;
+    pass->again = 0;
     r->last_sequence = sequence;
+    r->proof_offset = item->offset;
+    r->proof_segment = pass->f->id;
     pass->end = item->offset + item->size;
     if (item->record.type == BKV_RECORD_MARK)
         take_mark(r, item);
@@ -437,8 +479,15 @@ static int run_pass(struct pass *pass)
     for (;;) {
         struct bkv_scan_item item;
         int rc = bkv_scanner_next(&pass->scanner, &item);
+        if (rc == BITKV_ERR_CORRUPT && may_be_growing(pass))
+            rc = BKV_READ_AGAIN; /* it was trimmed meanwhile */
         if (rc == BITKV_OK)
             rc = take_item(pass, &item);
+        if (rc == BKV_READ_AGAIN && may_be_growing(pass)) {
+            rc = read_again(pass);
+            if (rc == BITKV_OK)
+                continue;
+        }
         if (rc != BITKV_OK || pass->r->cut || item.kind == BKV_SCAN_END)
             return rc;
     }
@@ -455,7 +504,10 @@ static int replay_log(struct bkv_recover *r, size_t index, uint64_t from)
     int rc = open_data(r, pass.f, &file);
     if (rc != BITKV_OK)
         return rc;
-    rc = bkv_scanner_begin(&pass.scanner, &file, pass.f->segment->seed, from, pass.f->file_size);
+    rc = measure_again(r, pass.f, &file);
+    if (rc == BITKV_OK)
+        rc =
+            bkv_scanner_begin(&pass.scanner, &file, pass.f->segment->seed, from, pass.f->file_size);
     if (rc == BITKV_OK)
         rc = run_pass(&pass);
     atomic_store(&pass.f->segment->size, pass.end);
@@ -470,6 +522,8 @@ static int replay_log(struct bkv_recover *r, size_t index, uint64_t from)
 /* The log ends before segment `index`, at `place`. */
 static int cut_before(struct bkv_recover *r, size_t index, const char *name, struct bkv_place place)
 {
+    if (bkv_recover_doubts(r, name, place.offset))
+        return BKV_READ_AGAIN;
     r->cut = true;
     r->found[index].dropped = true;
     r->p->recovery.torn_tails++;

@@ -262,6 +262,19 @@ void bkv_advise_random(const struct bkv_mapping *mapping)
     (void)bkv_io->madvise(mapping->base, mapping->size, MADV_RANDOM);
 }
 
+/* How much is to be mapped. Whatever the file has become, the mapping spans all
+ * that locations may point at: beyond its end the guard turns the access into an
+ * error. A writer that is followed may go on in it: that much is mapped, too. */
+static int span_of(const struct bkv_partition *p, const struct bkv_segment *segment,
+                   const struct bkv_file *file, uint64_t *span)
+{
+    uint64_t file_size = 0;
+    int rc = p->store->options.read_only ? bkv_file_size(file, &file_size) : BITKV_OK;
+    *span = bkv_max64(file_size, atomic_load(&segment->size));
+    return rc;
+}
+
+/* BITKV_NOT_FOUND: the file is gone, not the key; the context says so. */
 static int open_file(struct bkv_partition *p, const struct bkv_segment *segment,
                      struct bkv_mapping **mapping)
 {
@@ -269,15 +282,17 @@ static int open_file(struct bkv_partition *p, const struct bkv_segment *segment,
     bkv_name_data(name, p->index, segment->id);
     struct bkv_file file;
     int rc = bkv_file_open(&file, &p->store->dir, name, O_RDONLY);
-    if (rc == BITKV_NOT_FOUND) /* the file is gone, not the key: the context says so */
-        return BITKV_ERR_IO;
     if (rc != BITKV_OK)
         return rc;
     if (!p->store->mapped)
         return bkv_mapping_create_unmapped(mapping, &file);
-    /* Whatever the file has become, the mapping spans all that locations may
-     * point at: beyond its end the guard turns the access into an error. */
-    rc = bkv_mapping_create(mapping, &file, atomic_load(&segment->size), false, false);
+    uint64_t span;
+    rc = span_of(p, segment, &file, &span);
+    if (rc != BITKV_OK) {
+        bkv_file_close(&file);
+        return rc;
+    }
+    rc = bkv_mapping_create(mapping, &file, span, false, false);
     if (rc == BITKV_OK)
         bkv_advise_random(*mapping);
     return rc;
@@ -318,6 +333,13 @@ static int open_segment(struct bkv_partition *p, struct bkv_segment *segment,
     return rc;
 }
 
+static int gone(const struct bkv_partition *p, const struct bkv_segment *segment)
+{
+    char name[BKV_NAME_SIZE];
+    bkv_name_data(name, p->index, segment->id);
+    return bkv_error(BITKV_ERR_IO, "%s/%s is gone", p->store->dir.path, name);
+}
+
 int bkv_segment_pin(struct bkv_partition *p, struct bkv_segment *segment,
                     struct bkv_mapping **mapping)
 {
@@ -329,7 +351,25 @@ int bkv_segment_pin(struct bkv_partition *p, struct bkv_segment *segment,
     if (rc == BITKV_OK)
         bkv_mapping_ref(*mapping);
     (void)pthread_mutex_unlock(&p->open_mutex);
-    return rc;
+    if (rc != BITKV_NOT_FOUND)
+        return rc;
+    if (p->store->options.read_only)
+        bkv_store_refresh_since(p->store, atomic_load(&p->store->refreshes));
+    return gone(p, segment);
+}
+
+int bkv_segment_grow(struct bkv_partition *p, struct bkv_segment *segment, uint64_t size)
+{
+    bool grown = true;
+    if (size <= atomic_load_explicit(&segment->size, memory_order_relaxed))
+        return BITKV_OK;
+    (void)pthread_mutex_lock(&p->open_mutex);
+    atomic_store(&segment->size, size); /* who opens it from now on maps enough */
+    const struct bkv_mapping *open = atomic_load(&segment->open);
+    if (open != NULL && open->base != NULL && open->size < size)
+        grown = close_segment(p, segment);
+    (void)pthread_mutex_unlock(&p->open_mutex);
+    return grown ? BITKV_OK : bkv_error(BITKV_ERR_NO_MEMORY, "no memory to follow a segment");
 }
 
 bool bkv_segment_close(struct bkv_partition *p, struct bkv_segment *segment)
@@ -389,6 +429,15 @@ static void free_segment(struct bkv_segment *segment)
 {
     let_go(atomic_load(&segment->open));
     bkv_segment_unref(segment);
+}
+
+void bkv_segments_forget(struct bkv_partition *p)
+{
+    for (uint32_t i = 0; i < BKV_TABLE_FANOUT; i++)
+        atomic_store(&p->table.chunks[i], NULL);
+    p->free_numbers = NULL;
+    p->free_count = p->free_capacity = 0;
+    p->next_number = 0;
 }
 
 void bkv_segments_free(struct bkv_partition *p)

@@ -84,6 +84,10 @@ struct bkv_segment {
     struct bkv_segment *_Atomic next; /* in order of the log */
     struct bkv_segment *next_unsynced;
 
+    /* follow.c's */
+    bool followed; /* taken in as a whole, but for what is appended to the last one */
+    bool leaving;  /* replaced: nothing lies in it any more */
+
     /* compaction's */
     bool unfit;             /* met damage: left as it is */
     uint64_t kept_bytes;    /* tombstones that were found to be needed */
@@ -120,6 +124,19 @@ struct bkv_tail {
     bool by_mapping;           /* appends go through the mapping now */
     _Atomic uint64_t reserved; /* file space exists below */
     _Atomic uint64_t faulted;  /* pages are in memory, writable, below */
+};
+
+/* Up to where a read-only opening has read. */
+struct bkv_followed {
+    struct bkv_segment *segment; /* NULL: there was nothing */
+    uint64_t offset;             /* in it */
+    uint64_t sequence;           /* the last one */
+    bool proven;                 /* the record before is known, and has to stay */
+    uint64_t proof_offset;
+    uint8_t proof[BKV_RECORD_HEADER];
+    uint64_t doubt;           /* the opening's: of the reading before */
+    uint64_t opened_sequence; /* at the opening, */
+    uint64_t dropped_id;      /* which left out files of ids up to this one */
 };
 
 /* Counters of readers, striped over threads: a thread with a small slot index
@@ -223,6 +240,8 @@ struct bkv_partition {
     _Atomic bool reclaim_asked;     /* segments have been taken out, or a hold has ended */
     _Atomic uint64_t compactions, compact_read, compact_written, expired;
 
+    struct bkv_followed followed; /* read-only; under the store's refresh_mutex */
+
     /* the worker */
     pthread_t thread;
     bool thread_started;
@@ -287,9 +306,13 @@ bool bkv_segment_close(struct bkv_partition *p, struct bkv_segment *segment);
 /* Takes the last one, which follows `before`, out again and frees it. */
 void bkv_segment_uninstall_last(struct bkv_partition *p, struct bkv_segment *before);
 /* A reference to the open file, opening it and closing others if need be. Not
- * in an epoch section. */
+ * in an epoch section. If the file is gone, a follower has refreshed: look where
+ * the record lies now. */
 int bkv_segment_pin(struct bkv_partition *p, struct bkv_segment *segment,
                     struct bkv_mapping **mapping);
+/* The file has become longer: the segment's size, before a location points there.
+ * A mapping that is too short is closed. BITKV_ERR_NO_MEMORY. */
+int bkv_segment_grow(struct bkv_partition *p, struct bkv_segment *segment, uint64_t size);
 /* A descriptor to read the open segment by, other than through its mapping; -1
  * if none can be had. It lives as long as the mapping and the database. */
 int bkv_segment_reader(struct bkv_partition *p, const struct bkv_segment *segment,
@@ -304,6 +327,8 @@ void bkv_advise_random(const struct bkv_mapping *mapping);
 /* Closes least recently used segments above the limit, and what was retired. */
 void bkv_segments_trim(struct bkv_partition *p);
 void bkv_segments_free(struct bkv_partition *p);
+/* As if there had never been any; after the above. */
+void bkv_segments_forget(struct bkv_partition *p);
 
 /* --- tail.c: the segment that is written ------------------------------------ */
 

@@ -1,0 +1,189 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Following a writer: a read-only opening takes in what another process has
+ * written since. It takes no lock that the writer knows of and changes nothing:
+ * files are all that the two share. What makes that safe:
+ *
+ *   - a record proves itself, and a writer completes a partition's records in
+ *     order: what verifies, with the next sequence number, is the log
+ *   - a segment's header is written when its predecessor is complete
+ *   - compaction's output gets its name when it and its hint are whole, and stands
+ *     for a range of sequence numbers (docs/format.md): that alone says which
+ *     segments it replaces; their files stay until then
+ *   - file ids are not used twice while a follower could know them
+ *
+ * A refresh goes through all partitions in steps:
+ *
+ *   1. list   every directory, and the headers of files that are new
+ *   2. look   how far each log can be read now
+ *   3. decide which of that is shown: a batch as a whole or not at all
+ *   4. take   it in: keys that compaction has moved, then the new records in
+ *             order, then what compaction has dropped goes
+ *
+ * Everything that 1 has seen was caused by records that 2 can read: if an output
+ * lacks a key since that was overwritten, 2 finds what it was overwritten with.
+ *
+ * Readers run beside it; I1 to I5 (state.h) hold for them as beside a writer. One
+ * that finds a segment's file gone refreshes by itself, and looks again.
+ *
+ * Failure modes: files that vanish meanwhile, or do not fit together: all is
+ * read again, some times. If it stays so, the log is not the one that was opened
+ * (a restored copy, a tail that a power cut took): BITKV_ERR_STALE, and what was
+ * there is served on. After any failure the next refresh goes on where this one
+ * ended; a batch may be visible in part until then.
+ */
+#include "partition/follow.h"
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/memory.h"
+
+#include <bitkv.h>
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#define ATTEMPTS_MAX 12u
+
+static int stale(const struct bkv_store *store, const char *why)
+{
+    char context[BKV_ERROR_CONTEXT_SIZE];
+    (void)snprintf(context, sizeof context, "%s", why);
+    return bkv_error(BITKV_ERR_STALE, "%s: %.300s; open it again", store->dir.path, context);
+}
+
+/* Is it still the database that was opened? */
+static int check_identity(struct bkv_store *store)
+{
+    struct bkv_manifest now;
+    int rc = bkv_manifest_read(&store->dir, &now);
+    if (rc == BITKV_NOT_FOUND || rc == BITKV_ERR_CORRUPT || rc == BITKV_ERR_FORMAT)
+        return stale(store, "its MANIFEST is gone, or another");
+    if (rc != BITKV_OK)
+        return rc;
+    if (memcmp(now.database_id, store->manifest.database_id, sizeof now.database_id) != 0 ||
+        now.partitions != store->manifest.partitions)
+        return stale(store, "another database is in its place");
+    return BITKV_OK;
+}
+
+/* --- step 3 -------------------------------------------------------------------------- */
+
+/* As in batch_recovery.c: a log is a prefix, so it holds a part if it reaches up to
+ * its last number. */
+static bool peer_is_there(const struct bkv_follow *all, uint32_t count,
+                          const struct bkv_follow_peer *peer)
+{
+    return peer->partition < count && all[peer->partition].limit >= peer->sequence &&
+           all[peer->partition].limit - peer->sequence >= peer->count;
+}
+
+static bool is_whole(const struct bkv_follow *all, uint32_t count, const struct bkv_follow *f,
+                     const struct bkv_follow_group *group)
+{
+    for (uint32_t k = 0; k < group->peers; k++) {
+        if (!peer_is_there(all, count, &f->peers[group->first_peer + k]))
+            return false;
+    }
+    return true;
+}
+
+/* Ends the log before the first group that is not there as a whole. */
+static bool lower(const struct bkv_follow *all, uint32_t count, struct bkv_follow *f)
+{
+    for (size_t i = 0; i < f->group_count; i++) {
+        if (!is_whole(all, count, f, &f->groups[i])) {
+            f->limit = f->groups[i].sequence - 1;
+            f->group_count = i;
+            return true;
+        }
+    }
+    return false;
+}
+
+static void decide(struct bkv_follow *all, uint32_t count)
+{
+    for (bool changed = true; changed;) {
+        changed = false;
+        for (uint32_t i = 0; i < count; i++)
+            changed |= lower(all, count, &all[i]);
+    }
+}
+
+/* --- the whole ------------------------------------------------------------------------ */
+
+static int go_through(struct bkv_follow *all, uint32_t count)
+{
+    int rc = BITKV_OK;
+    for (uint32_t i = 0; i < count && rc == BITKV_OK; i++)
+        rc = bkv_follow_list(&all[i]);
+    for (uint32_t i = 0; i < count && rc == BITKV_OK; i++)
+        rc = bkv_follow_look(&all[i]);
+    if (rc == BITKV_OK)
+        decide(all, count);
+    for (uint32_t i = 0; i < count && rc == BITKV_OK; i++)
+        rc = bkv_follow_take(&all[i]);
+    return rc;
+}
+
+static int refresh_once(struct bkv_store *store)
+{
+    uint32_t count = store->manifest.partitions;
+    int rc = check_identity(store);
+    if (rc != BITKV_OK)
+        return rc;
+    struct bkv_follow *all = bkv_calloc(count, sizeof *all);
+    if (all == NULL)
+        return bkv_error(BITKV_ERR_NO_MEMORY, "no memory to refresh");
+    for (uint32_t i = 0; i < count; i++)
+        all[i].p = store->partitions[i];
+    rc = go_through(all, count);
+    for (uint32_t i = 0; i < count; i++) {
+        bkv_mfree(all[i].items);
+        bkv_mfree(all[i].groups);
+        bkv_mfree(all[i].peers);
+    }
+    bkv_mfree(all);
+    return rc;
+}
+
+static int refresh_locked(struct bkv_store *store)
+{
+    atomic_fetch_add(&store->refreshes, 1);
+    int rc = refresh_once(store);
+    for (unsigned i = 1; rc == BKV_READ_AGAIN && i < ATTEMPTS_MAX; i++) {
+        bkv_sleep_us(i * i * 100);
+        rc = refresh_once(store);
+    }
+    return rc == BKV_READ_AGAIN ? stale(store, bitkv_error_context()) : rc;
+}
+
+int bkv_store_catch_up(struct bkv_store *store)
+{
+    int rc = bkv_store_refresh(store);
+    for (uint32_t i = 0; i < store->manifest.partitions; i++) {
+        struct bkv_partition *p = store->partitions[i];
+        if (p->followed.sequence == p->followed.opened_sequence)
+            continue;
+        p->recovery.torn_tails = 0; /* the log goes on there */
+        p->recovery.torn_tail_bytes = 0;
+    }
+    return rc == BITKV_ERR_STALE ? BITKV_OK : rc;
+}
+
+int bkv_store_refresh(struct bkv_store *store)
+{
+    (void)pthread_mutex_lock(&store->refresh_mutex);
+    int rc = refresh_locked(store);
+    (void)pthread_mutex_unlock(&store->refresh_mutex);
+    return rc;
+}
+
+void bkv_store_refresh_since(struct bkv_store *store, uint64_t refreshes)
+{
+    (void)pthread_mutex_lock(&store->refresh_mutex);
+    if (atomic_load(&store->refreshes) == refreshes)
+        (void)refresh_locked(store);
+    (void)pthread_mutex_unlock(&store->refresh_mutex);
+}
