@@ -41,6 +41,7 @@ struct bench_usage {
     uint64_t live_bytes;       /* that a get can find, as stored */
     uint64_t log_bytes;        /* written for puts, since opening */
     uint64_t compaction_bytes; /* written again, since opening */
+    uint64_t disk_bytes;       /* that its files take, as it counts them itself */
 };
 
 /* All records, added up, so that none is missing or twice. */

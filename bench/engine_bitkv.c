@@ -147,6 +147,7 @@ static int engine_usage(void *opaque, struct bench_usage *usage)
     if (code != BITKV_OK)
         return engine_fail("bitkv_stats", code);
     usage->live_bytes = statistics.live_bytes;
+    usage->disk_bytes = statistics.disk_bytes;
     usage->log_bytes = statistics.bytes_written;
     usage->compaction_bytes = statistics.compaction_bytes_written;
     return BENCH_OK;

@@ -20,6 +20,7 @@
 #define DATA_BYTES 1e9
 
 struct backup {
+    const struct bench_options *options;
     struct bench_life life;
     const char *base;
     char database[4096];
@@ -30,7 +31,6 @@ static void place(const struct backup *b, const char *name, char *path, size_t s
     (void)snprintf(path, size, "%s/%s", b->base, name);
 }
 
-/* What others have left dirty is not this one's to write. */
 static bool sync_base(const struct backup *b)
 {
     const int fd = open(b->base, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -41,6 +41,15 @@ static bool sync_base(const struct backup *b)
     return done || bench_report_error("backup: cannot sync: %s", strerror(errno));
 }
 
+/* What others have left dirty is not this one's to write. */
+static bool prepare(struct backup *b)
+{
+    if (!bench_life_settle(&b->life) || !sync_base(b))
+        return false;
+    bench_life_warm(b->options, b->life.workload.keys);
+    return true;
+}
+
 static bool back_up(struct backup *b, const char *target, const char *figure, bool no_links)
 {
     bitkv_backup_options options;
@@ -48,7 +57,7 @@ static bool back_up(struct backup *b, const char *target, const char *figure, bo
     char path[4096], name[64];
     uint64_t start_ns;
 
-    if (!bench_life_settle(&b->life) || !sync_base(b))
+    if (!prepare(b))
         return false;
     place(b, target, path, sizeof(path));
     bitkv_backup_options_init(&options);
@@ -84,7 +93,7 @@ static bool copy(struct backup *b)
     char path[4096];
     uint64_t start_ns, bytes;
 
-    if (!bench_life_settle(&b->life) || !sync_base(b))
+    if (!prepare(b))
         return false;
     place(b, "copy", path, sizeof(path));
     start_ns = bench_now_ns();
@@ -128,6 +137,7 @@ int bench_task_backup(const struct bench_options *options, const struct bench_en
     bool done;
 
     (void)engine;
+    b.options = options;
     b.base = options->child_directory;
     place(&b, "database", b.database, sizeof(b.database));
     done = bench_life_begin(&b.life, options, "backup", keys) &&

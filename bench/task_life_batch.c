@@ -50,8 +50,8 @@ static bool batch(struct batches *b, const uint64_t *ids)
 }
 
 /* As many hundreds as there are keys for. */
-static bool pass(struct batches *b, unsigned partitions, const char *what,
-                 bool (*hundred)(struct batches *b, const uint64_t *ids))
+static bool pass(const struct bench_options *options, struct batches *b, unsigned partitions,
+                 const char *what, bool (*hundred)(struct batches *b, const uint64_t *ids))
 {
     struct bench_workload *workload = &b->life.workload;
     const uint64_t count = workload->keys / HUNDRED;
@@ -62,6 +62,7 @@ static bool pass(struct batches *b, unsigned partitions, const char *what,
     b->version++;
     if (!bench_life_settle(&b->life))
         return false;
+    bench_life_warm(options, workload->keys);
     cpu_ns = bench_cpu_ns(CLOCK_THREAD_CPUTIME_ID);
     wall_ns = bench_now_ns();
     for (uint64_t i = 0; i < count; i++) {
@@ -79,6 +80,15 @@ static bool pass(struct batches *b, unsigned partitions, const char *what,
     return true;
 }
 
+/* There and back again, so that whoever comes first has no part in it. */
+static bool round_of(const struct bench_options *options, struct batches *b, unsigned partitions)
+{
+    return pass(options, b, partitions, "single", single) &&
+           pass(options, b, partitions, "batch", batch) &&
+           pass(options, b, partitions, "batch", batch) &&
+           pass(options, b, partitions, "single", single);
+}
+
 static bool passes(const struct bench_options *options, struct batches *b, unsigned partitions)
 {
     const uint64_t keys = bench_life_scaled(options, KEYS, 1000);
@@ -90,10 +100,10 @@ static bool passes(const struct bench_options *options, struct batches *b, unsig
     done = bench_life_begin(&b->life, options, "batch", keys) &&
            bench_life_open(&b->life, directory, false, partitions);
     if (done)
-        bench_life_warm(options, keys * (2 * ROUNDS + 1));
+        bench_life_warm(options, keys);
     done = done && bench_life_fill(&b->life);
     for (unsigned round = 0; done && round < ROUNDS; round++)
-        done = pass(b, partitions, "single", single) && pass(b, partitions, "batch", batch);
+        done = round_of(options, b, partitions);
     done = done && bench_life_verify(&b->life);
     done = bench_life_end(&b->life, done);
     bench_remove_tree(directory);
