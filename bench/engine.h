@@ -17,6 +17,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -33,6 +34,21 @@ struct bench_setup {
     uint64_t keys;         /* expected, for engines whose tables are sized by hand */
     size_t key_size;
     size_t value_size;
+};
+
+/* What an engine knows of its files. */
+struct bench_usage {
+    uint64_t live_bytes;       /* that a get can find, as stored */
+    uint64_t log_bytes;        /* written for puts, since opening */
+    uint64_t compaction_bytes; /* written again, since opening */
+    uint64_t disk_bytes;       /* that its files take, as it counts them itself */
+};
+
+/* All records, added up, so that none is missing or twice. */
+struct bench_sums {
+    uint64_t records;
+    uint64_t keys;   /* of the first 8 bytes of each */
+    uint64_t values; /* likewise; 0 if only keys were visited */
 };
 
 struct bench_engine {
@@ -68,7 +84,26 @@ struct bench_engine {
     /* Wait until background work is done, so that reads are not measured
      * against it. NULL if the engine has none to wait for. */
     void (*settle)(void *db);
+
+    /* NULL if the engine does not tell. */
+    int (*usage)(void *db, struct bench_usage *usage);
+    /* Visits every record, in the engine's own order and its fastest way, and adds
+     * it to `sums`. NULL if it is not compared. */
+    int (*scan)(void *db, bool keys_only, struct bench_sums *sums);
 };
+
+static inline void bench_sums_add(struct bench_sums *sums, const void *key, const void *value)
+{
+    uint64_t word;
+
+    sums->records++;
+    memcpy(&word, key, sizeof(word));
+    sums->keys += word;
+    if (value != NULL) {
+        memcpy(&word, value, sizeof(word));
+        sums->values += word;
+    }
+}
 
 /* Built-in engines, in the report's order, the null engine last. */
 extern const struct bench_engine *const bench_engines[];

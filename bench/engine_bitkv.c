@@ -136,6 +136,38 @@ static int engine_set_synced(void *opaque, bool on)
     return code == BITKV_OK ? BENCH_OK : engine_fail("bitkv_sync", code);
 }
 
+static int engine_usage(void *opaque, struct bench_usage *usage)
+{
+    const struct engine_db *db = opaque;
+    bitkv_statistics statistics;
+    int code;
+
+    bitkv_statistics_init(&statistics);
+    code = bitkv_stats(db->handle, BITKV_ALL_PARTITIONS, &statistics);
+    if (code != BITKV_OK)
+        return engine_fail("bitkv_stats", code);
+    usage->live_bytes = statistics.live_bytes;
+    usage->disk_bytes = statistics.disk_bytes;
+    usage->log_bytes = statistics.bytes_written;
+    usage->compaction_bytes = statistics.compaction_bytes_written;
+    return BENCH_OK;
+}
+
+static int add_record(void *user, const bitkv_record *record)
+{
+    bench_sums_add(user, record->key, record->value);
+    return 0;
+}
+
+static int engine_scan(void *opaque, bool keys_only, struct bench_sums *sums)
+{
+    const struct engine_db *db = opaque;
+    const int code =
+        bitkv_scan(db->handle, keys_only ? BITKV_SCAN_KEYS : BITKV_SCAN_ALL, add_record, sums);
+
+    return code == BITKV_OK ? BENCH_OK : engine_fail("bitkv_scan", code);
+}
+
 const struct bench_engine bench_engine_bitkv = {
     .name = "bitkv",
     .title = "BitKV",
@@ -154,6 +186,8 @@ const struct bench_engine bench_engine_bitkv = {
     .del = engine_del,
     .set_synced = engine_set_synced,
     .settle = NULL,
+    .usage = engine_usage,
+    .scan = engine_scan,
 };
 
 const struct bench_engine bench_engine_bitkv_interval = {
@@ -175,4 +209,6 @@ const struct bench_engine bench_engine_bitkv_interval = {
     .del = engine_del,
     .set_synced = engine_set_synced,
     .settle = NULL,
+    .usage = engine_usage,
+    .scan = engine_scan,
 };

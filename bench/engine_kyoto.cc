@@ -149,4 +149,6 @@ const struct bench_engine bench_engine_kyoto = {
     Del,
     SetSynced,
     /* settle */ nullptr,
+    /* usage */ nullptr,
+    /* scan */ nullptr,
 };

@@ -154,6 +154,18 @@ void Settle(void *opaque)
     }
 }
 
+int Scan(void *opaque, bool keys_only, struct bench_sums *sums)
+{
+    auto *db = static_cast<Db *>(opaque);
+    leveldb::ReadOptions read;
+
+    read.fill_cache = false;
+    const std::unique_ptr<leveldb::Iterator> it(db->db->NewIterator(read));
+    for (it->SeekToFirst(); it->Valid(); it->Next())
+        bench_sums_add(sums, it->key().data(), keys_only ? nullptr : it->value().data());
+    return it->status().ok() ? BENCH_OK : Fail("Iterator", it->status());
+}
+
 } // namespace
 
 const struct bench_engine bench_engine_leveldb = {
@@ -178,4 +190,6 @@ const struct bench_engine bench_engine_leveldb = {
     Del,
     SetSynced,
     Settle,
+    /* usage */ nullptr,
+    Scan,
 };

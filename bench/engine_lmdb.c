@@ -199,6 +199,26 @@ static int lmdb_set_synced(void *opaque, bool on)
     return code == 0 ? BENCH_OK : lmdb_fail("mdb_env_set_flags", code);
 }
 
+static int lmdb_scan(void *opaque, bool keys_only, struct bench_sums *sums)
+{
+    struct lmdb *db = opaque;
+    MDB_val k, v;
+    MDB_txn *txn;
+    MDB_cursor *cursor;
+    int code = mdb_txn_begin(db->env, NULL, MDB_RDONLY, &txn);
+
+    if (code != 0)
+        return lmdb_fail("mdb_txn_begin", code);
+    code = mdb_cursor_open(txn, db->dbi, &cursor);
+    if (code == 0) {
+        while ((code = mdb_cursor_get(cursor, &k, keys_only ? NULL : &v, MDB_NEXT)) == 0)
+            bench_sums_add(sums, k.mv_data, keys_only ? NULL : v.mv_data);
+        mdb_cursor_close(cursor);
+    }
+    mdb_txn_abort(txn);
+    return code == MDB_NOTFOUND ? BENCH_OK : lmdb_fail("mdb_cursor_get", code);
+}
+
 const struct bench_engine bench_engine_lmdb = {
     .name = "lmdb",
     .title = "LMDB",
@@ -218,4 +238,6 @@ const struct bench_engine bench_engine_lmdb = {
     .del = lmdb_del,
     .set_synced = lmdb_set_synced,
     .settle = NULL,
+    .usage = NULL,
+    .scan = lmdb_scan,
 };

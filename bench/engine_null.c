@@ -99,4 +99,6 @@ const struct bench_engine bench_engine_null = {
     .del = null_del,
     .set_synced = null_set_synced,
     .settle = NULL,
+    .usage = NULL,
+    .scan = NULL,
 };

@@ -121,6 +121,32 @@ int SetSynced(void *opaque, bool on)
     return status == tkrzw::Status::SUCCESS ? BENCH_OK : Fail("HashDBM::Synchronize", status);
 }
 
+class Adder : public tkrzw::DBM::RecordProcessor
+{
+  public:
+    Adder(bench_sums *sums, bool keys_only) : sums_(sums), keys_only_(keys_only) {}
+
+    std::string_view ProcessFull(std::string_view key, std::string_view value) override
+    {
+        bench_sums_add(sums_, key.data(), keys_only_ ? nullptr : value.data());
+        return NOOP;
+    }
+
+  private:
+    bench_sums *sums_;
+    bool keys_only_;
+};
+
+/* An iterator looks each record up again; this does not. */
+int Scan(void *opaque, bool keys_only, struct bench_sums *sums)
+{
+    auto *db = static_cast<Db *>(opaque);
+    Adder adder(sums, keys_only);
+    const tkrzw::Status status = db->dbm.ProcessEach(&adder, false);
+
+    return status == tkrzw::Status::SUCCESS ? BENCH_OK : Fail("HashDBM::ProcessEach", status);
+}
+
 } // namespace
 
 const struct bench_engine bench_engine_tkrzw = {
@@ -145,4 +171,6 @@ const struct bench_engine bench_engine_tkrzw = {
     Del,
     SetSynced,
     /* settle */ nullptr,
+    /* usage */ nullptr,
+    Scan,
 };

@@ -230,7 +230,7 @@ static void run_special(struct bench *bench)
             (void)run_child(bench, (struct bench_child_task){.task = "growth", .engine = "bitkv"},
                             false);
         }
-        for (unsigned phase = BENCH_PHASE_FIRST_ASYNC; phase < BENCH_PHASE_COUNT; phase++) {
+        for (unsigned phase = BENCH_PHASE_FIRST_ASYNC; phase < BENCH_PHASE_FIRST_LIFE; phase++) {
             const char *task = bench_phase_names[phase];
 
             if (!bench_wants(options, (enum bench_phase)phase))
@@ -238,6 +238,36 @@ static void run_special(struct bench *bench)
             progress(bench, "%s, run %u of %u", task, run + 1, options->special_runs);
             (void)run_child(bench, (struct bench_child_task){.task = task, .engine = "bitkv"},
                             false);
+        }
+    }
+}
+
+/* Engine after engine within each repetition, as run_standard(). Counts them only if
+ * `count` is given. */
+static void run_life(struct bench *bench, const struct bench_engine *const *engines, size_t have,
+                     unsigned *count)
+{
+    const struct bench_options *options = &bench->options;
+
+    for (unsigned run = 0; run < options->runs; run++) {
+        for (unsigned phase = BENCH_PHASE_FIRST_LIFE; phase < BENCH_PHASE_COUNT; phase++) {
+            const char *task = bench_phase_names[phase];
+
+            for (size_t i = 0; i < have; i++) {
+                const struct bench_engine *engine = engines[(i + run) % have];
+
+                if (!bench_wants(options, (enum bench_phase)phase) ||
+                    !bench_life_has((enum bench_phase)phase, engine))
+                    continue;
+                if (count != NULL) {
+                    ++*count;
+                    continue;
+                }
+                progress(bench, "%s, %s, run %u of %u", task, engine->title, run + 1,
+                         options->runs);
+                (void)run_child(
+                    bench, (struct bench_child_task){.task = task, .engine = engine->name}, false);
+            }
         }
     }
 }
@@ -258,6 +288,13 @@ static int child_main(const struct bench_options *options)
         {"async-cold", bench_task_async_cold},
         {"async-synced", bench_task_async_synced},
         {"async-mixed", bench_task_async_mixed},
+        {"overwrite-uniform", bench_task_overwrite_uniform},
+        {"overwrite-zipf", bench_task_overwrite_zipf},
+        {"foreground", bench_task_foreground},
+        {"compaction-speed", bench_task_compaction_speed},
+        {"snapshot", bench_task_snapshot},
+        {"backup", bench_task_backup},
+        {"batch", bench_task_batch},
     };
     const struct bench_engine *engine = bench_engine_find(options->child_engine);
 
@@ -274,7 +311,8 @@ static void count_steps(struct bench *bench, size_t engines, bool special)
 {
     const struct bench_options *options = &bench->options;
 
-    bench->steps = (unsigned)engines * (options->runs + (options->latency ? 1u : 0u));
+    if ((options->phases & ((1u << BENCH_PHASE_FIRST_SPECIAL) - 1u)) != 0)
+        bench->steps = (unsigned)engines * (options->runs + (options->latency ? 1u : 0u));
     if (!special)
         return;
     if (bench_wants(options, BENCH_PHASE_MEMORY))
@@ -284,7 +322,7 @@ static void count_steps(struct bench *bench, size_t engines, bool special)
                                  (unsigned)bench_wants(options, BENCH_PHASE_REOPEN_CLEAN) +
                                  2u * (unsigned)bench_wants(options, BENCH_PHASE_REOPEN_KILL) +
                                  (unsigned)bench_wants(options, BENCH_PHASE_GROWTH));
-    for (unsigned phase = BENCH_PHASE_FIRST_ASYNC; phase < BENCH_PHASE_COUNT; phase++)
+    for (unsigned phase = BENCH_PHASE_FIRST_ASYNC; phase < BENCH_PHASE_FIRST_LIFE; phase++)
         bench->steps += options->special_runs * bench_wants(options, (enum bench_phase)phase);
 }
 
@@ -339,10 +377,12 @@ int main(int argc, char **argv)
                                    .engine_count = count};
     bench_machine_describe(&report.machine, bench.base);
     count_steps(&bench, count, special);
+    run_life(&bench, engines, count, &bench.steps);
     if ((bench.options.phases & ((1u << BENCH_PHASE_FIRST_SPECIAL) - 1u)) != 0)
         run_standard(&bench, engines, count);
     if (special)
         run_special(&bench);
+    run_life(&bench, engines, count, NULL);
     bench_remove_tree(bench.base);
     if (isatty(STDERR_FILENO))
         (void)fprintf(stderr, "\r\033[K");

@@ -10,15 +10,38 @@
 #include <stdlib.h>
 #include <string.h>
 
-const char *const bench_phase_names[BENCH_PHASE_COUNT] = {
-    "fill",      "overwrite",  "get",          "miss",        "mixed95",
-    "mixed50",   "synced",     "delete",       "close",       "reopen",
-    "reads",     "memory",     "reopen-clean", "reopen-kill", "growth",
-    "async-hot", "async-cold", "async-synced", "async-mixed"};
+const char *const bench_phase_names[BENCH_PHASE_COUNT] = {"fill",
+                                                          "overwrite",
+                                                          "get",
+                                                          "miss",
+                                                          "mixed95",
+                                                          "mixed50",
+                                                          "synced",
+                                                          "delete",
+                                                          "close",
+                                                          "reopen",
+                                                          "reads",
+                                                          "memory",
+                                                          "reopen-clean",
+                                                          "reopen-kill",
+                                                          "growth",
+                                                          "async-hot",
+                                                          "async-cold",
+                                                          "async-synced",
+                                                          "async-mixed",
+                                                          "overwrite-uniform",
+                                                          "overwrite-zipf",
+                                                          "foreground",
+                                                          "compaction-speed",
+                                                          "snapshot",
+                                                          "backup",
+                                                          "batch"};
 
 #define PHASES_STANDARD ((1u << BENCH_PHASE_FIRST_SPECIAL) - 1u)
 #define PHASES_ALL      ((1u << BENCH_PHASE_COUNT) - 1u)
-#define PHASES_ASYNC    (PHASES_ALL & ~((1u << BENCH_PHASE_FIRST_ASYNC) - 1u))
+#define PHASES_LIFE     (PHASES_ALL & ~((1u << BENCH_PHASE_FIRST_LIFE) - 1u))
+#define PHASES_ASYNC    (PHASES_ALL & ~PHASES_LIFE & ~((1u << BENCH_PHASE_FIRST_ASYNC) - 1u))
+#define PHASES_SPECIAL  (PHASES_ALL & ~PHASES_LIFE & ~PHASES_STANDARD)
 
 static const char usage[] =
     "usage: bitkv-bench [options]\n"
@@ -42,14 +65,19 @@ static const char usage[] =
     "  --engines LIST     comma separated (all that are built, without the\n"
     "                     variants bitkv-interval and rocksdb-plain)\n"
     "  --phases LIST      comma separated names, or `standard`, `special`, `async` (the\n"
-    "                     special ones of completion queues), `all` (all)\n"
+    "                     special ones of completion queues), `life` (overwriting for\n"
+    "                     long, compaction, snapshots, backups, batches; --runs times;\n"
+    "                     hours at full size), `all` (all but `life`, if not named)\n"
+    "  --scale F          size of the phases of `life`, 0.001 to 100; 1 is, for one, 2 GB\n"
+    "                     that are overwritten five times (1)\n"
+    "  --rate N           puts a second of overwrite-uniform and -zipf (no limit)\n"
     "  --directory DIR    where the databases are made, and removed again (.)\n"
     "  --json FILE        write every figure there\n"
     "  --markdown FILE    write the report as Markdown there\n"
     "  --no-latency       leave out the run that times every operation\n"
     "  --seed N           of keys and order (1)\n"
     "  --quick            100,000 keys, 1,000,000 large, 2 runs, 1 special, 200 synced,\n"
-    "                     5,000 cold\n"
+    "                     5,000 cold, a scale of 0.02\n"
     "  --list             show engines, their configuration, and phases\n"
     "  --help             this\n"
     "\n"
@@ -67,6 +95,8 @@ enum {
     OPT_SPECIAL_RUNS,
     OPT_SYNCED_PUTS,
     OPT_COLD_READS,
+    OPT_SCALE,
+    OPT_RATE,
     OPT_ENGINES,
     OPT_PHASES,
     OPT_DIRECTORY,
@@ -95,6 +125,8 @@ static const struct option long_options[] = {
     {"special-runs", required_argument, NULL, OPT_SPECIAL_RUNS},
     {"synced-puts", required_argument, NULL, OPT_SYNCED_PUTS},
     {"cold-reads", required_argument, NULL, OPT_COLD_READS},
+    {"scale", required_argument, NULL, OPT_SCALE},
+    {"rate", required_argument, NULL, OPT_RATE},
     {"engines", required_argument, NULL, OPT_ENGINES},
     {"phases", required_argument, NULL, OPT_PHASES},
     {"directory", required_argument, NULL, OPT_DIRECTORY},
@@ -130,6 +162,17 @@ static bool number(const char *name, const char *text, uint64_t least, uint64_t 
     return true;
 }
 
+static bool scale_of(const char *text, double *scale)
+{
+    char *end;
+
+    *scale = strtod(text, &end);
+    if (end != text && *end == '\0' && *scale >= 0.001 && *scale <= 100.0)
+        return true;
+    (void)fprintf(stderr, "bitkv-bench: --scale takes a number from 0.001 to 100\n");
+    return false;
+}
+
 /* Whether the comma separated `list` has the name; moves to the next item. */
 static const char *next_item(const char *list, char *item, size_t size)
 {
@@ -153,11 +196,15 @@ static bool parse_phases(const char *list, uint32_t *phases)
             continue;
         }
         if (strcmp(item, "special") == 0) {
-            *phases |= PHASES_ALL & ~PHASES_STANDARD;
+            *phases |= PHASES_SPECIAL;
             continue;
         }
         if (strcmp(item, "async") == 0) {
             *phases |= PHASES_ASYNC;
+            continue;
+        }
+        if (strcmp(item, "life") == 0) {
+            *phases |= PHASES_LIFE;
             continue;
         }
         if (strcmp(item, "all") == 0) {
@@ -231,6 +278,10 @@ static bool apply(struct bench_options *options, int option, const char *argumen
         return number("synced-puts", argument, 1, 1u << 31, &options->synced_puts);
     case OPT_COLD_READS:
         return number("cold-reads", argument, 1000, 1u << 20, &options->cold_reads);
+    case OPT_SCALE:
+        return scale_of(argument, &options->scale);
+    case OPT_RATE:
+        return number("rate", argument, 1, 1u << 31, &options->rate);
     case OPT_ENGINES:
         options->engines = argument;
         return check_engines(argument);
@@ -257,6 +308,7 @@ static bool apply(struct bench_options *options, int option, const char *argumen
         options->special_runs = 1;
         options->synced_puts = 200;
         options->cold_reads = 5000;
+        options->scale = 0.02;
         return true;
     case OPT_LIST:
         options->list = true;
@@ -303,7 +355,8 @@ int bench_options_parse(struct bench_options *options, int argc, char **argv)
         .synced_puts = 2000,
         .cold_reads = 30000,
         .seed = 1,
-        .phases = PHASES_ALL,
+        .scale = 1.0,
+        .phases = PHASES_ALL & ~PHASES_LIFE,
         .directory = ".",
         .latency = true,
         .child_fd = -1,

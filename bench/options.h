@@ -31,10 +31,19 @@ enum bench_phase {
     BENCH_PHASE_ASYNC_COLD,
     BENCH_PHASE_ASYNC_SYNCED,
     BENCH_PHASE_ASYNC_MIXED,
+    /* the life of data: some with peers; run if they are named */
+    BENCH_PHASE_OVERWRITE_UNIFORM,
+    BENCH_PHASE_OVERWRITE_ZIPF,
+    BENCH_PHASE_FOREGROUND,
+    BENCH_PHASE_COMPACTION_SPEED,
+    BENCH_PHASE_SNAPSHOT,
+    BENCH_PHASE_BACKUP,
+    BENCH_PHASE_BATCH,
     BENCH_PHASE_COUNT
 };
 #define BENCH_PHASE_FIRST_SPECIAL BENCH_PHASE_READS
 #define BENCH_PHASE_FIRST_ASYNC   BENCH_PHASE_ASYNC_HOT
+#define BENCH_PHASE_FIRST_LIFE    BENCH_PHASE_OVERWRITE_UNIFORM
 
 extern const char *const bench_phase_names[BENCH_PHASE_COUNT];
 
@@ -48,6 +57,8 @@ struct bench_options {
     unsigned special_runs; /* of the phases that are bitkv's own */
     uint64_t synced_puts;
     uint64_t cold_reads; /* of each pass of async-cold */
+    double scale;        /* of the phases of the life of data: 1 for their full size */
+    uint64_t rate;       /* puts a second of overwrite-*; 0: as many as go */
     uint64_t seed;
     uint32_t phases;       /* bits of bench_phase */
     const char *engines;   /* comma separated; NULL for all that are built */

@@ -55,11 +55,13 @@ static void json_setting(FILE *stream, const struct bench_report *report)
     (void)fprintf(stream,
                   "  \"parameters\": {\"keys\": %llu, \"large_keys\": %llu, \"key_size\": %zu, "
                   "\"value_size\": %zu, \"threads\": %u, \"runs\": %u, \"special_runs\": %u, "
-                  "\"synced_puts\": %llu, \"cold_reads\": %llu, \"seed\": %llu},\n",
+                  "\"synced_puts\": %llu, \"cold_reads\": %llu, \"scale\": %g, \"rate\": %llu, "
+                  "\"seed\": %llu},\n",
                   (unsigned long long)options->keys, (unsigned long long)options->large_keys,
                   options->key_size, options->value_size, options->threads, options->runs,
                   options->special_runs, (unsigned long long)options->synced_puts,
-                  (unsigned long long)options->cold_reads, (unsigned long long)options->seed);
+                  (unsigned long long)options->cold_reads, options->scale,
+                  (unsigned long long)options->rate, (unsigned long long)options->seed);
 }
 
 static void json_engines(FILE *stream, const struct bench_report *report)
@@ -96,6 +98,24 @@ static void json_engines(FILE *stream, const struct bench_report *report)
 /* What the figures of a series are. */
 static const char *unit_of(const char *name)
 {
+    static const char *const bytes_a_second[] = {
+        "compaction-speed.cached", "compaction-speed.dropped", "compaction-speed.disk"};
+    static const char *const seconds[] = {"backup.first",       "backup.first-no-links",
+                                          "backup.incremental", "backup.incremental-no-links",
+                                          "backup.cp",          "backup.cp-synced"};
+
+    for (size_t i = 0; i < sizeof(bytes_a_second) / sizeof(bytes_a_second[0]); i++) {
+        if (strcmp(name, bytes_a_second[i]) == 0)
+            return "bytes/s";
+    }
+    for (size_t i = 0; i < sizeof(seconds) / sizeof(seconds[0]); i++) {
+        if (strcmp(name, seconds[i]) == 0)
+            return "s";
+    }
+    if (strstr(name, "_ns") != NULL || strncmp(name, "backup.", 7) == 0 ||
+        strncmp(name, "compaction-speed.", 17) == 0 ||
+        (strncmp(name, "overwrite-", 10) == 0 && strstr(name, ".rate") == NULL))
+        return "as named";
     if (strncmp(name, "close.", 6) == 0 || strncmp(name, "reopen.", 7) == 0)
         return "s";
     if (strncmp(name, "cpu.", 4) == 0)

@@ -26,10 +26,27 @@ int bench_task_async_cold(const struct bench_options *options, const struct benc
 int bench_task_async_synced(const struct bench_options *options, const struct bench_engine *engine);
 int bench_task_async_mixed(const struct bench_options *options, const struct bench_engine *engine);
 
+/* The life of data; see each. With peers where they have the same. */
+int bench_task_overwrite_uniform(const struct bench_options *options,
+                                 const struct bench_engine *engine);
+int bench_task_overwrite_zipf(const struct bench_options *options,
+                              const struct bench_engine *engine);
+int bench_task_foreground(const struct bench_options *options, const struct bench_engine *engine);
+int bench_task_compaction_speed(const struct bench_options *options,
+                                const struct bench_engine *engine);
+int bench_task_snapshot(const struct bench_options *options, const struct bench_engine *engine);
+int bench_task_backup(const struct bench_options *options, const struct bench_engine *engine);
+int bench_task_batch(const struct bench_options *options, const struct bench_engine *engine);
+/* Whether the phase of the life of data has this engine. */
+bool bench_life_has(enum bench_phase phase, const struct bench_engine *engine);
+
 /* In flight; each ends with 0. */
 extern const unsigned bench_async_hot_depths[];
 extern const unsigned bench_async_cold_depths[];
 extern const unsigned bench_async_synced_depths[];
+
+/* put, get, mix; NULL behind the last. */
+extern const char *const bench_foreground_kinds[];
 
 struct bench_memory_setting {
     const char *name; /* of the figures: memory.NAME.* */
