@@ -45,7 +45,7 @@ void bkv_error_context_set(const char *text)
     (void)snprintf(context, sizeof context, "%s", text);
 }
 
-int bkv_error(int code, const char *format, ...)
+int(bkv_error)(int code, const char *format, ...)
 {
     /* Formatted aside: an argument may be the present context itself. */
     char text[BKV_ERROR_CONTEXT_SIZE];

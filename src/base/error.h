@@ -13,6 +13,8 @@
 /* Sets the context and returns `code`, so that a failing function ends with
  * `return bkv_error(BITKV_ERR_X, "...")`. */
 int bkv_error(int code, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* So that analysers see that what is returned is the code, and no success. */
+#define bkv_error(code, ...) ((void)(bkv_error)((code), __VA_ARGS__), (code))
 
 /* The same for a failed system call: chooses the code by errno value and
  * appends its text. */

@@ -230,9 +230,9 @@ struct bkv_partition {
     pthread_mutex_t compact_mutex; /* one run at a time; taken before all others */
     pthread_mutex_t layout_mutex;
     pthread_t compactor;
-    bool compactor_started;         /* worker's */
-    _Atomic uint32_t compact_wake;  /* futex word */
-    _Atomic uint32_t hands;         /* calls that wait for their turn: nobody rests */
+    bool compactor_started;        /* worker's */
+    _Atomic uint32_t compact_wake; /* futex word */
+    _Atomic uint32_t hands;        /* calls that wait for their turn: nobody rests */
     _Atomic uint32_t seal_failures;
     _Atomic uint64_t reserve_bytes; /* kept for compaction; 0: none */
     _Atomic bool reserve_owed;      /* used up: freed space is its first */

@@ -240,20 +240,23 @@ static void extend(const struct survey *survey, size_t seed, struct bkv_run *run
 
 /* --- what is worth most ---------------------------------------------------------- */
 
-/* Near enough, and without the mathematical library. */
-static double square_root(double x)
+/* Rounded down (Newton), without the mathematical library. */
+static uint64_t square_root(uint64_t x)
 {
-    double root = x > 1.0 ? x : 1.0;
-    for (double better = (root + x / root) / 2; better < root; better = (root + x / root) / 2)
+    uint64_t root = x / 2 + 1;
+    uint64_t better = (root + x / root) / 2;
+    while (better < root) {
         root = better;
+        better = (root + x / root) / 2;
+    }
     return root;
 }
 
 static double score(const struct survey *survey, const struct gauge *gauge)
 {
-    double age = (double)(survey->next_sequence - gauge->segment->last_sequence);
+    uint64_t age = survey->next_sequence - gauge->segment->last_sequence;
     double cost = (double)gauge->keep + 0.02 * (double)survey->segment_bytes;
-    return (double)gauge->garbage * square_root(age) / cost;
+    return (double)gauge->garbage * (double)square_root(age) / cost;
 }
 
 /* The best seed among those with at least `share` garbage; count if there is none. */

@@ -331,7 +331,7 @@ static int load_table(struct bkv_walk *walk, struct bkv_keydir_entries *out)
 static bool append_table(struct bkv_walk *walk)
 {
     struct bkv_keydir_entries *entries = &walk->entries;
-    size_t room = entries->count + BKV_KEYDIR_GROUP_KEYS_MAX;
+    size_t room = entries->count + (size_t)BKV_KEYDIR_GROUP_KEYS_MAX;
     if (room > entries->capacity) {
         size_t capacity = room + entries->capacity;
         struct bkv_keydir_entry *items =

@@ -492,7 +492,8 @@ int bkv_write(struct bkv_partition *p, const struct bkv_hash *hash, struct bkv_w
 
 int bkv_partition_put(struct bkv_partition *p, const struct bkv_hash *hash, const void *key,
                       size_t key_size, const void *value, size_t value_size,
-                      bitkv_durability durability, uint64_t *unsynced)
+                      bitkv_durability durability,
+                      uint64_t *unsynced) // NOLINT(readability-non-const-parameter): written to
 {
     uint64_t deadline = UINT64_MAX;
     if (BKV_UNLIKELY(p->store->options.default_ttl_ms != 0))
