@@ -15,6 +15,7 @@
 #include <stdbool.h>
 
 struct bkv_pool;
+struct bkv_feed_home;
 
 struct bitkv {
     /* hot: read by every call */
@@ -36,6 +37,8 @@ struct bitkv {
     struct bkv_pool *pool;             /* NULL: not needed yet */
     bitkv_cq *queues;                  /* under the mutex of cq.c */
     _Atomic uint32_t residency_doubts; /* how often it turned out that pages had gone */
+
+    struct bkv_feed_home *_Atomic feed_home; /* NULL: no feed was ever opened */
 
     uint64_t opened_in_ns;
     char io_mode_reason[96];

@@ -66,7 +66,8 @@ OFFSET(bitkv_options, compact_bytes_per_second, 112);
 OFFSET(bitkv_options, compact_from_minute, 120);
 OFFSET(bitkv_options, compact_until_minute, 124);
 OFFSET(bitkv_options, default_ttl_ms, 128);
-OFFSET(bitkv_options, reserved, 136);
+OFFSET(bitkv_options, feed_retention_bytes, 136);
+OFFSET(bitkv_options, reserved, 144);
 
 SIZE(bitkv_backup_report, 80);
 OFFSET(bitkv_backup_report, files_linked, 0);
