@@ -37,6 +37,7 @@ SIZE(bitkv_backend, 4);
 SIZE(bitkv_op_kind, 4);
 SIZE(bitkv_op_flags, 4);
 SIZE(bitkv_condition, 4);
+SIZE(bitkv_change_kind, 4);
 SIZE(bitkv_update_action, 4);
 
 SIZE(bitkv_options, 168);
@@ -191,6 +192,16 @@ OFFSET(bitkv_key_info, value_size, 16);
 OFFSET(bitkv_key_info, remaining_ms, 24);
 OFFSET(bitkv_key_info, deadline_ms, 32);
 
+SIZE(bitkv_change, 56);
+OFFSET(bitkv_change, kind, 0);
+OFFSET(bitkv_change, partition, 4);
+OFFSET(bitkv_change, key, 8);
+OFFSET(bitkv_change, key_size, 16);
+OFFSET(bitkv_change, value, 24);
+OFFSET(bitkv_change, value_size, 32);
+OFFSET(bitkv_change, version, 40);
+OFFSET(bitkv_change, deadline_ms, 48);
+
 /* The library's own: may grow at its end. */
 OFFSET(bitkv_update_step, present, 0);
 OFFSET(bitkv_update_step, value, 8);
@@ -227,6 +238,10 @@ VALUE(BITKV_ERR_EXISTS, -18);
 VALUE(BITKV_ERR_CANCELED, -19);
 VALUE(BITKV_ERR_QUEUE_FULL, -20);
 VALUE(BITKV_ERR_CONFLICT, -21);
+VALUE(BITKV_ERR_BEHIND, -23);
+
+VALUE(BITKV_CHANGE_PUT, 1);
+VALUE(BITKV_CHANGE_DELETE, 2);
 
 VALUE(BITKV_DURABILITY_DEFAULT, 0);
 VALUE(BITKV_DURABILITY_NONE, 1);

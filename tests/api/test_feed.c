@@ -1,15 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Change feeds: each acknowledged write once, in order, whatever runs beside;
- * positions that lead on after a reopening, a kill, and never astray; what
- * compaction and retention do to them.
+ * positions that lead on after a reopening, and never astray; what compaction and
+ * retention do to them.
  */
 #include "api/fixture.h"
 
 #include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
-#include <sys/mman.h>
 
 #define POSITION_MAX 8300u /* of BITKV_PARTITIONS_MAX */
 
@@ -857,75 +855,6 @@ static void damage_is_told_once_and_passed(void **state)
     }
 }
 
-/* --- a killed writer
- * -------------------------------------------------------------------------------- */
-
-/* Its reader has stored a position now and then: what follows it is there. */
-static void positions_survive_a_kill(void **state)
-{
-    (void)state;
-    struct shared {
-        _Atomic uint64_t acknowledged, seen;
-        struct position position; /* stored when `seen` was */
-    } *shared =
-        mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    assert_true(shared != MAP_FAILED);
-    bitkv_options o = one_partition(BITKV_IO_AUTO);
-    for (unsigned round = 0; round < 6; round++) {
-        uint64_t from = atomic_load(&shared->seen);
-        (void)fflush(NULL);
-        pid_t child = fork();
-        assert_true(child >= 0);
-        if (child == 0) {
-            bitkv *db;
-            bitkv_feed *feed;
-            bitkv_change change;
-            o.feed_retention_bytes = UINT64_MAX;
-            uint64_t n = atomic_load(&shared->acknowledged);
-            bool bad = bitkv_open(&db, path, &o) != BITKV_OK ||
-                       bitkv_feed_open(db, NULL, BITKV_FEED_END, &feed) != BITKV_OK;
-            while (!bad) {
-                n++;
-                bad = bitkv_put(db, &n, sizeof n, &n, sizeof n) != BITKV_OK ||
-                      bitkv_feed_next(feed, &change) != BITKV_OK;
-                atomic_store(&shared->acknowledged, n);
-                if (n % 1000 == 1) { /* even while it is being changed: kept by turns */
-                    struct position now = {.size = 0};
-                    bad |= bitkv_feed_position(feed, now.bytes, sizeof now.bytes, &now.size) != 0;
-                    atomic_store(&shared->seen, 0);
-                    shared->position = now;
-                    atomic_store(&shared->seen, n);
-                }
-            }
-            _exit(1);
-        }
-        while (atomic_load(&shared->acknowledged) < (round + 1) * 3000ull)
-            sleep_ms(1);
-        sleep_ms(round);
-        assert_int_equal(kill(child, SIGKILL), 0);
-        assert_int_equal(wait_child(child), 1000 + SIGKILL);
-        uint64_t seen = atomic_load(&shared->seen);
-        if (seen == 0)
-            continue; /* killed while it stored it */
-        assert_true(seen > from || round == 0);
-        bitkv *db = open_with(&o);
-        bitkv_feed *feed = feed_at(db, shared->position.bytes, shared->position.size);
-        bitkv_change change;
-        uint64_t last = seen;
-        while (bitkv_feed_next(feed, &change) == BITKV_OK) {
-            uint64_t got;
-            memcpy(&got, change.key, sizeof got);
-            /* The write that was not acknowledged is made again by the next child. */
-            assert_true(got == last + 1 || got == last);
-            last = got;
-        }
-        assert_true(last >= atomic_load(&shared->acknowledged));
-        ok(bitkv_feed_close(feed));
-        ok(bitkv_close(db));
-    }
-    (void)munmap(shared, sizeof *shared);
-}
-
 /* --- what it takes
  * ------------------------------------------------------------------------------------ */
 
@@ -992,7 +921,6 @@ int main(void)
         TEST(a_forked_child_has_no_feed),
         TEST(read_only_databases_have_feeds),
         TEST(damage_is_told_once_and_passed),
-        TEST(positions_survive_a_kill),
         TEST(memory_and_descriptors_stay_constant),
     };
     return cmocka_run_group_tests_name("feed", tests, NULL, NULL);
