@@ -31,6 +31,7 @@ struct watch {
     bitkv_feed *feed;
     struct output output;
     uint64_t lines;
+    bool stored; /* the position, once at least: it may pass what is no change */
     bool damaged;
 };
 
@@ -62,7 +63,7 @@ static int load_position(const struct watch *watch, void **data, size_t *size)
     return status;
 }
 
-static int store_position(const struct watch *watch)
+static int store_position(struct watch *watch)
 {
     const struct settings *settings = watch->settings;
     struct output output;
@@ -80,6 +81,7 @@ static int store_position(const struct watch *watch)
         fwrite(bytes, 1, size, output.stream);
         status = output_close(&output, settings, true);
     }
+    watch->stored = status == EXIT_STATUS_OK;
     return status;
 }
 
@@ -172,8 +174,8 @@ static int follow(struct watch *watch)
     for (;;) {
         uint64_t before = watch->lines;
         status = drain(watch);
-        if (watch->lines != before && fflush(watch->output.stream) == 0 &&
-            status == EXIT_STATUS_OK) {
+        bool news = watch->lines != before || !watch->stored;
+        if (status == EXIT_STATUS_OK && news && fflush(watch->output.stream) == 0) {
             status = store_position(watch);
         }
         if (status != EXIT_STATUS_OK || enough(watch) || !watch->settings->follow) {
