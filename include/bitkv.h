@@ -838,9 +838,11 @@ BITKV_API int bitkv_scan(bitkv *db, unsigned flags, bitkv_scan_cb scan_cb, void 
  * before cannot be told. Who must not see more than survives writes with
  * ::BITKV_DURABILITY_SYNC, or calls bitkv_sync() before he acts.
  *
- * Retention. Compaction takes overwritten and deleted records out of the log, and
- * with them their changes: a position before that is ::BITKV_ERR_BEHIND. The
- * option `feed_retention_bytes` says how much it leaves alone. An open feed keeps
+ * Retention. A file that was compacted, be it only to merge it with others, is no
+ * part of the history any more, also where all of its records live: a position
+ * before its end is ::BITKV_ERR_BEHIND. The option `feed_retention_bytes` says how
+ * much of the log compaction leaves alone; without it, nothing is sure to stay but
+ * the file that is being written. An open feed keeps
  * the file of each partition that it is reading, whatever becomes of it, and so
  * its space: do not let one lie.
  *
