@@ -758,6 +758,39 @@ static void closing_ends_a_wait(void **state)
     ok(bitkv_feed_close(feed));
 }
 
+static void *read_to_the_end(void *feed)
+{
+    bitkv_change change;
+    int rc;
+    while ((rc = bitkv_feed_next(feed, &change)) == BITKV_OK || rc == BITKV_NOT_FOUND)
+        ;
+    return (void *)(intptr_t)rc;
+}
+
+static void closing_ends_the_reading(void **state)
+{
+    (void)state;
+    for (unsigned round = 0; round < 20; round++) {
+        remove_tree(path);
+        bitkv *db = open_all(both_modes[round % 2]);
+        pthread_t threads[3];
+        bitkv_feed *feeds[3];
+        for (unsigned i = 0; i < 3; i++) {
+            feeds[i] = oldest(db);
+            assert_int_equal(pthread_create(&threads[i], NULL, read_to_the_end, feeds[i]), 0);
+        }
+        put_numbers(db, 0, 100 * (round % 4), 1000, 1);
+        ok(bitkv_feed_close(oldest(db)));
+        ok(bitkv_close(db));
+        for (unsigned i = 0; i < 3; i++) {
+            void *result;
+            assert_int_equal(pthread_join(threads[i], &result), 0);
+            assert_int_equal((intptr_t)result, BITKV_ERR_CLOSED);
+            ok(bitkv_feed_close(feeds[i]));
+        }
+    }
+}
+
 static void waiting_ends_with_a_write_or_in_time(void **state)
 {
     (void)state;
@@ -930,6 +963,7 @@ int main(void)
         TEST(a_replica_that_falls_behind_begins_anew),
         TEST(a_feed_outlives_its_database),
         TEST(closing_ends_a_wait),
+        TEST(closing_ends_the_reading),
         TEST(waiting_ends_with_a_write_or_in_time),
         TEST(a_forked_child_has_no_feed),
         TEST(read_only_databases_have_feeds),
