@@ -6,9 +6,9 @@
  * Conventions, once for all calls:
  *
  *  1. Threads. Every function is safe from any thread, but those of a
- *     completion queue, which belongs to one, and of an iterator, which is for
- *     one at a time. A call never runs user code on
- *     another thread, except the log callback of the options.
+ *     completion queue, which belongs to one, and of an iterator or a feed,
+ *     which are for one at a time. A call never runs user code on another
+ *     thread, except the log callback of the options.
  *  2. Results. Functions return `int`: ::BITKV_OK (0) on success,
  *     ::BITKV_NOT_FOUND (1) when a key is absent, and a negative
  *     ::bitkv_error on failure. Absence is never a failure and no failure is
@@ -23,7 +23,7 @@
  *     allocates for the caller is released with bitkv_free(), a view with
  *     bitkv_view_release(), a database with bitkv_close(), a queue with
  *     bitkv_cq_destroy(), a snapshot with bitkv_snapshot_destroy(), an iterator
- *     with bitkv_iterator_destroy().
+ *     with bitkv_iterator_destroy(), a feed with bitkv_feed_close().
  *  6. Failure. A call that fails leaves the database and its outputs as they
  *     were, unless its own text says otherwise.
  *  7. ABI. Handles are opaque. Every public structure that may grow begins
@@ -32,7 +32,7 @@
  *     rest. Enumerators and field offsets never change within a soname.
  *     Reserved fields must be zero. Structures without it that callers
  *     allocate (::bitkv_view, ::bitkv_get_item, ::bitkv_recovery, ::bitkv_op,
- *     ::bitkv_completion, ::bitkv_record) never change their layout.
+ *     ::bitkv_completion, ::bitkv_record, ::bitkv_change) never change their layout.
  *  8. fork(). A handle belongs to the process that opened it. In a forked
  *     child every call on it returns ::BITKV_ERR_FORKED and touches nothing.
  *
@@ -96,7 +96,8 @@ extern "C" {
     X(ERR_CANCELED, -19, "operation was canceled")                                                 \
     X(ERR_QUEUE_FULL, -20, "completion queue is full")                                             \
     X(ERR_CONFLICT, -21, "the condition of a write does not hold")                                 \
-    X(ERR_STALE, -22, "the database was changed under a read-only opening; open it again")
+    X(ERR_STALE, -22, "the database was changed under a read-only opening; open it again")         \
+    X(ERR_BEHIND, -23, "position is no longer retained")
 
 typedef enum bitkv_error {
 #define BITKV_ERROR_ENUM_(name, value, text) BITKV_##name = (value),
@@ -326,7 +327,14 @@ typedef struct bitkv_options {
      *  are there keep what they have. */
     uint64_t default_ttl_ms;
 
-    uint64_t reserved[4];
+    /* --- change feeds ------------------------------------------------- */
+
+    /** Bytes at the end of each partition's log whose files compaction leaves
+     *  alone, so that a feed that is no further behind misses nothing. They take
+     *  that much room beside what is alive. Default 0: it takes what is worth it. */
+    uint64_t feed_retention_bytes;
+
+    uint64_t reserved[3];
 } bitkv_options;
 
 /**
@@ -954,6 +962,138 @@ BITKV_API int bitkv_snapshot_scan(bitkv_snapshot *snapshot, unsigned flags, bitk
  * @return as bitkv_snapshot_scan()
  */
 BITKV_API int bitkv_scan(bitkv *db, unsigned flags, bitkv_scan_cb scan_cb, void *user);
+
+/* ------------------------------------------------------------------ */
+/* Change feeds                                                        */
+/* ------------------------------------------------------------------ */
+
+/**
+ * A cursor over the writes of a database: every put and delete that is
+ * acknowledged, once, read off the log.
+ *
+ * Order. The changes of a partition come in the order in which they took effect,
+ * with ascending versions; those of a key are all in one partition. Partitions
+ * take turns; between two of them there is no order, and a batch's changes come
+ * as those of its partitions. Nothing is delivered of a write that is not
+ * visible to bitkv_get() yet, nor of a batch of which a part is not.
+ *
+ * Expiry is no change: a put is delivered with its deadline, also when that has
+ * passed. bitkv_touch() is a put.
+ *
+ * Exactly once, at least once. An open feed delivers each change once. After a
+ * crash of the reader, one that is opened at the last position that he stored
+ * goes on from there, and so delivers again what he had seen since.
+ *
+ * Power cuts. A change is delivered when it is visible, not when it is durable: of
+ * what was not synced a power cut takes the end, delivered or not, and the
+ * versions are given to other writes. A position beyond the end of the log is
+ * ::BITKV_ERR_BEHIND when a feed is opened; one that new writes have reached
+ * before cannot be told. Who must not see more than survives writes with
+ * ::BITKV_DURABILITY_SYNC, or calls bitkv_sync() before he acts.
+ *
+ * Retention. A file that was compacted, be it only to merge it with others, is no
+ * part of the history any more, also where all of its records live: a position
+ * before its end is ::BITKV_ERR_BEHIND. The option `feed_retention_bytes` says how
+ * much of the log compaction leaves alone; without it, nothing is sure to stay but
+ * the file that is being written. An open feed keeps
+ * the file of each partition that it is reading, whatever becomes of it, and so
+ * its space: do not let one lie.
+ *
+ * Threads. Any number of feeds may be open; each is used by one thread at a time.
+ * A feed outlives its database: after bitkv_close() its calls return
+ * ::BITKV_ERR_CLOSED, but bitkv_feed_position() and bitkv_feed_close().
+ */
+typedef struct bitkv_feed bitkv_feed;
+
+typedef enum bitkv_change_kind {
+    BITKV_CHANGE_PUT = 1,
+    BITKV_CHANGE_DELETE = 2,
+} bitkv_change_kind;
+
+/** A change, as bitkv_feed_next() shows it. Its layout never changes. */
+typedef struct bitkv_change {
+    bitkv_change_kind kind;
+    uint32_t partition; /**< where the key lives */
+    const void *key;    /**< valid until the next call on the feed, as is `value` */
+    size_t key_size;    /**< in bytes */
+    const void *value;  /**< PUT; else NULL */
+    size_t value_size;  /**< PUT: in bytes; else 0 */
+    uint64_t version;   /**< of the write; ascending within a partition, with gaps */
+    /** PUT: when it expires, in milliseconds since 1970; UINT64_MAX: never, and of
+     *  a delete. */
+    uint64_t deadline_ms;
+} bitkv_change;
+
+/** As position_size, without a position: from the oldest change that is retained. */
+#define BITKV_FEED_OLDEST ((size_t)0)
+/** As position_size, without a position: from what is written after the call. */
+#define BITKV_FEED_END SIZE_MAX
+
+/**
+ * Open a feed.
+ *
+ * To follow a database from its present contents on: open a feed at
+ * ::BITKV_FEED_END, then bitkv_scan(), then read the feed. What is written
+ * meanwhile may come in both.
+ *
+ * @param position      bytes of bitkv_feed_position(), of this database; NULL: see
+ *                      position_size. Not used after the call
+ * @param position_size in bytes; without a position BITKV_FEED_OLDEST or
+ *                      BITKV_FEED_END
+ * @param feed          receives it, to be closed with bitkv_feed_close(); NULL on
+ *                      failure
+ * @return BITKV_OK; BITKV_ERR_BEHIND if changes behind the position are not
+ *         retained, or the log ends before it; BITKV_ERR_INVALID if it is no
+ *         position, or of another database or number of partitions;
+ *         BITKV_ERR_NO_MEMORY; BITKV_ERR_CLOSED
+ */
+BITKV_API int bitkv_feed_open(bitkv *db, const void *position, size_t position_size,
+                              bitkv_feed **feed);
+
+/**
+ * Close a feed, before or after bitkv_close().
+ * @param feed NULL is BITKV_OK
+ * @return BITKV_OK; BITKV_ERR_FORKED
+ */
+BITKV_API int bitkv_feed_close(bitkv_feed *feed);
+
+/**
+ * The next change that is committed.
+ *
+ * @param change receives it; its pointers are valid until the next call on the
+ *               feed. Unspecified unless BITKV_OK
+ * @return BITKV_OK; BITKV_NOT_FOUND if there is none now;
+ *         BITKV_ERR_BEHIND: what comes next has been compacted away, of one
+ *         partition at least; so does every further call;
+ *         BITKV_ERR_CORRUPT: changes are lost by damage, which the context names;
+ *         the next call goes on behind it;
+ *         BITKV_ERR_IO, BITKV_ERR_TOO_MANY_FILES, BITKV_ERR_NO_MEMORY: the next
+ *         call tries again; BITKV_ERR_CLOSED; BITKV_ERR_FORKED
+ */
+BITKV_API int bitkv_feed_next(bitkv_feed *feed, bitkv_change *change);
+
+/**
+ * Wait until there may be a change. Looks now and then, up to some milliseconds
+ * apart: writers are not slowed down, and do not wake it.
+ * @param timeout_ms longest wait in milliseconds; -1 without limit
+ * @return BITKV_OK: call bitkv_feed_next(), which may find none all the same;
+ *         BITKV_NOT_FOUND at the timeout; BITKV_ERR_CLOSED, also if
+ *         bitkv_close() is called meanwhile; BITKV_ERR_FORKED
+ */
+BITKV_API int bitkv_feed_wait(bitkv_feed *feed, int timeout_ms);
+
+/**
+ * Where the feed is: behind the change that it delivered last. Bytes to be
+ * stored, 36 and 8 for each partition, and given to bitkv_feed_open().
+ *
+ * @param buffer   receives them; may be NULL if capacity is 0
+ * @param capacity in bytes
+ * @param size     receives their number, also with BITKV_ERR_BUFFER_TOO_SMALL
+ * @return BITKV_OK; BITKV_ERR_BUFFER_TOO_SMALL; BITKV_ERR_INVALID;
+ *         BITKV_ERR_FORKED
+ */
+BITKV_API int bitkv_feed_position(const bitkv_feed *feed, void *buffer, size_t capacity,
+                                  size_t *size);
 
 /* ------------------------------------------------------------------ */
 /* Compaction                                                          */

@@ -1604,6 +1604,90 @@ class batch
 };
 
 /* ------------------------------------------------------------------ */
+/* Change feeds                                                        */
+/* ------------------------------------------------------------------ */
+
+/** A write, as feed::next() shows it; see bitkv_change. Valid until the next call on
+ *  the feed. */
+struct change {
+    bitkv_change_kind kind = BITKV_CHANGE_PUT;
+    std::uint32_t partition = 0;
+    std::string_view key;
+    std::string_view value;
+    std::uint64_t version = 0;
+    std::uint64_t deadline_ms = UINT64_MAX;
+};
+
+/** A cursor over the writes of a database, opened by database::feed_from() and its
+ *  like; for one thread at a time. May outlive the database. See bitkv_feed. */
+class feed
+{
+  public:
+    feed(feed &&other) noexcept : feed_(std::exchange(other.feed_, nullptr)) {}
+    feed &operator=(feed &&other) noexcept
+    {
+        std::swap(feed_, other.feed_);
+        return *this;
+    }
+    ~feed()
+    {
+        (void)bitkv_feed_close(feed_);
+    }
+
+    /** The next change, if there is one now. BITKV_ERR_BEHIND if it is no longer
+     *  retained; BITKV_ERR_CORRUPT if some are lost: the next call goes on. */
+    result<std::optional<change>> next()
+    {
+        bitkv_change c{};
+        int status = bitkv_feed_next(feed_, &c);
+        if (status == BITKV_NOT_FOUND)
+            return std::optional<change>();
+        if (status != BITKV_OK)
+            return error::of_thread(status);
+        return std::optional(change{c.kind, c.partition, text(c.key, c.key_size),
+                                    text(c.value, c.value_size), c.version, c.deadline_ms});
+    }
+    /** Blocks the thread until there may be a change. @return false at the timeout */
+    result<bool> wait(std::chrono::milliseconds timeout)
+    {
+        auto ms = std::clamp<std::chrono::milliseconds::rep>(timeout.count(), 0, INT32_MAX);
+        int status = bitkv_feed_wait(feed_, static_cast<int>(ms));
+        if (status < 0)
+            return error::of_thread(status);
+        return status == BITKV_OK;
+    }
+    /** Bytes to be stored, for database::feed_from(). */
+    result<std::string> position() const
+    {
+        std::size_t size = 0;
+        (void)bitkv_feed_position(feed_, nullptr, 0, &size);
+        std::string bytes(size, '\0');
+        int status = bitkv_feed_position(feed_, bytes.data(), bytes.size(), &size);
+        if (status != BITKV_OK)
+            return error::of_thread(status);
+        return bytes;
+    }
+    /** For the calls of bitkv.h. */
+    bitkv_feed *handle() const noexcept
+    {
+        return feed_;
+    }
+
+  private:
+    friend class database;
+
+    explicit feed(bitkv_feed *f) noexcept : feed_(f) {}
+
+    static std::string_view text(const void *data, std::size_t size) noexcept
+    {
+        return size > 0 ? std::string_view(static_cast<const char *>(data), size)
+                        : std::string_view();
+    }
+
+    bitkv_feed *feed_;
+};
+
+/* ------------------------------------------------------------------ */
 /* Databases                                                           */
 /* ------------------------------------------------------------------ */
 
@@ -1665,6 +1749,7 @@ struct config {
     bitkv_log_cb log = nullptr;
     void *log_user = nullptr;
     std::uint64_t default_ttl_ms = 0;
+    std::uint64_t feed_retention_bytes = 0;
 };
 
 static_assert(std::is_trivially_destructible_v<config>); /* see directory_path */
@@ -2224,6 +2309,23 @@ class database
         return {};
     }
 
+    /** Opens a feed of the changes behind a position of feed::position(), at once;
+     *  BITKV_ERR_BEHIND if they are no longer retained. See bitkv_feed_open(). */
+    result<feed> feed_from(std::string_view position)
+    {
+        return open_feed(position.empty() ? "" : position.data(), position.size());
+    }
+    /** The same, from the oldest change that is retained. */
+    result<feed> feed_from_oldest()
+    {
+        return open_feed(nullptr, BITKV_FEED_OLDEST);
+    }
+    /** The same, of what is written from now on. */
+    result<feed> feed_from_now()
+    {
+        return open_feed(nullptr, BITKV_FEED_END);
+    }
+
     /** Statistics, at once. See bitkv_stats(). */
     result<bitkv_statistics> stats(std::uint32_t partition = BITKV_ALL_PARTITIONS) const
     {
@@ -2280,6 +2382,18 @@ class database
         }
     };
 
+    result<feed> open_feed(const char *position, std::size_t size)
+    {
+        bitkv_feed *opened = nullptr;
+        std::lock_guard lock(core_->mutex);
+        if (core_->handle == nullptr)
+            return was_closed();
+        int status = bitkv_feed_open(core_->handle, position, size, &opened);
+        if (status != BITKV_OK)
+            return error::of_thread(status);
+        return feed(opened);
+    }
+
     static error was_closed()
     {
         return error(BITKV_ERR_CLOSED, "the database was closed");
@@ -2318,6 +2432,7 @@ class database
         o.log = c.log;
         o.log_user = c.log_user;
         o.default_ttl_ms = c.default_ttl_ms;
+        o.feed_retention_bytes = c.feed_retention_bytes;
         o.ring_depth = io.uring_queue_depth;
         o.backend = io.backend;
         o.io_threads = io.io_threads;

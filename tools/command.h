@@ -45,5 +45,7 @@ int command_restore_check(const struct settings *settings);
 int command_backup(const struct settings *settings);
 int command_repartition(const struct settings *settings);
 int command_compact(const struct settings *settings);
+int command_watch(const struct settings *settings);
+int command_expire_stats(const struct settings *settings);
 
 #endif

@@ -122,6 +122,27 @@ static const struct command commands[] = {
         .run = command_stats,
     },
     {
+        .name = "watch",
+        .arguments = "DIRECTORY",
+        .summary = "print the changes, in order of each partition",
+        .description =
+            "A line 'put<tab>KEY<tab>VALUE' or 'delete<tab>KEY' each, from the oldest\n"
+            "change that compaction has left, or from where --from says. Overwritten and\n"
+            "expired values are printed, too. --json writes an object a line.",
+        .options = OPTION_BIT(OPTION_FROM) | OPTION_BIT(OPTION_FOLLOW) | OPTION_BIT(OPTION_LIMIT) |
+                   OPTION_BIT(OPTION_KEYS_ONLY) | OPTIONS_CODING | OPTIONS_READER,
+        .run = command_watch,
+    },
+    {
+        .name = "expire-stats",
+        .arguments = "DIRECTORY",
+        .summary = "show how many keys expire, and when",
+        .description = "By the time that is left, with the bytes of keys and values. Expired keys\n"
+                       "are there until compaction has removed them.",
+        .options = OPTIONS_READER,
+        .run = command_expire_stats,
+    },
+    {
         .name = "check",
         .arguments = "DIRECTORY",
         .summary = "verify every record of every file",

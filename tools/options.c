@@ -44,6 +44,10 @@ static const struct option_description descriptions[OPTION_COUNT] = {
     [OPTION_KEYS_ONLY] = {"keys-only", 'K', NULL, "leave the values out"},
     [OPTION_PREFIX] = {"prefix", 'p', "PREFIX", "only keys that begin with PREFIX"},
     [OPTION_LIMIT] = {"limit", 'l', "N", "stop after N records"},
+    [OPTION_FROM] = {"from", 0, "FILE",
+                     "go on at the position that FILE keeps, and keep it there;\n"
+                     "from the oldest change on if there is no FILE yet"},
+    [OPTION_FOLLOW] = {"follow", 0, NULL, "wait for more"},
     [OPTION_PARTITIONS_DETAIL] = {"partitions-detail", 'd', NULL, "a column for each partition"},
     [OPTION_SEGMENTS] = {"segments", 0, NULL, "a line for each data file"},
     [OPTION_VERIFY] = {"verify", 0, NULL, "read what is linked, too, and verify every record"},
@@ -240,6 +244,12 @@ static int apply(struct settings *s, int id, const char *argument)
         break;
     case OPTION_PREFIX:
         s->prefix = argument;
+        break;
+    case OPTION_FROM:
+        s->from = argument;
+        break;
+    case OPTION_FOLLOW:
+        s->follow = true;
         break;
     case OPTION_PARTITIONS_DETAIL:
         s->partitions_detail = true;

@@ -32,6 +32,8 @@ enum option_id {
     OPTION_KEYS_ONLY,
     OPTION_PREFIX,
     OPTION_LIMIT,
+    OPTION_FROM,
+    OPTION_FOLLOW,
     OPTION_PARTITIONS_DETAIL,
     OPTION_SEGMENTS,
     OPTION_VERIFY,
@@ -87,7 +89,9 @@ struct settings {
     bool skip_bad;
     bool keys_only;
     const char *prefix;
-    uint64_t limit; /* 0: none */
+    uint64_t limit;   /* 0: none */
+    const char *from; /* file of a position */
+    bool follow;
     bool partitions_detail;
     bool segments;
     bool verify;

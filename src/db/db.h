@@ -15,6 +15,7 @@
 #include <stdbool.h>
 
 struct bkv_pool;
+struct bkv_feed_home;
 
 struct bitkv {
     /* hot: read by every call */
@@ -37,7 +38,8 @@ struct bitkv {
     bitkv_cq *queues;                  /* under the mutex of cq.c */
     _Atomic uint32_t residency_doubts; /* how often it turned out that pages had gone */
 
-    bitkv_snapshot *snapshots; /* under the mutex of snapshot.c */
+    bitkv_snapshot *snapshots;               /* under the mutex of snapshot.c */
+    struct bkv_feed_home *_Atomic feed_home; /* NULL: no feed was ever opened */
 
     uint64_t opened_in_ns;
     char io_mode_reason[96];

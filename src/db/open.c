@@ -18,6 +18,7 @@
  */
 #include "db/backend.h"
 #include "db/cq.h"
+#include "db/feed.h"
 
 #include "base/bytes.h"
 #include "base/clock.h"
@@ -496,6 +497,7 @@ int bitkv_close(bitkv *db)
         }
     }
     bkv_cq_detach_all(db);
+    bkv_feed_detach_all(db);
     release(db);
     return rc == BITKV_OK ? BITKV_OK : bkv_error(rc, "%s", context);
 }

@@ -252,6 +252,7 @@ static int examine(struct bkv_recover *r, struct bkv_found *f)
     if (rc == BITKV_OK) {
         atomic_store(&f->segment->disk_bytes, f->file_size);
         f->segment->base_sequence = f->base_sequence;
+        f->segment->kind = f->compacted ? BKV_SEGMENT_COMPACTED : BKV_SEGMENT_STREAM;
     }
     bkv_file_close(&file);
     return rc;

@@ -75,7 +75,8 @@ static struct bkv_segment *take_free(struct bkv_partition *p, bool *soon)
         bool held = s->removal > since;
         bool used = !bkv_epoch_passed(s->removal_stamp) || atomic_load(&s->refs) > 1;
         if (held || used) {
-            *soon |= !held;
+            /* A feed that leaves it tells, and may take its time. */
+            *soon |= !held && atomic_load(&s->feeds) == 0;
             link = &s->next_removed;
         } else {
             *link = s->next_removed;
@@ -130,7 +131,7 @@ bool bkv_removed_pending(struct bkv_partition *p)
     bool pending = p->leaving > 0;
     uint64_t since = held_since(p);
     for (const struct bkv_segment *s = p->removed; s != NULL; s = s->next_removed)
-        pending |= s->removal <= since;
+        pending |= s->removal <= since && atomic_load(&s->feeds) == 0;
     bkv_unlock(&p->lock);
     return pending;
 }

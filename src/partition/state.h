@@ -72,6 +72,7 @@ struct bkv_segment {
     _Atomic bool written;       /* in this opening; set before the first append */
     uint8_t kind;               /* enum bkv_segment_kind */
     _Atomic uint32_t refs;      /* of the structure; the table has one */
+    _Atomic uint32_t feeds;     /* of those, of feeds: nobody waits for them */
     uint64_t base_sequence;
     uint64_t last_sequence;     /* valid once sealed */
     uint64_t end_position;      /* likewise: of the log; 0 if an earlier opening wrote it */

@@ -25,6 +25,9 @@
  * the hint's summary tells (as if deadlines were spread evenly between the first
  * and the last), marks, and tombstones, but for those that the last sieve found
  * to be needed when little has changed since.
+ *
+ * Segments with the last `feed_retention_bytes` of the log are no inputs, whatever their
+ * garbage: it takes their changes from the feeds (feed.c).
  */
 #include "partition/compact.h"
 
@@ -129,6 +132,32 @@ static uint64_t due_ms(const struct bkv_segment *segment, uint64_t now_ms)
     return s->expires_max > now_ms ? s->expires_max : 0;
 }
 
+/* Segments that hold changes which feeds may still want are left alone: those with
+ * the last bytes of the log, up to the first that has lost some anyhow. */
+static void retain(struct survey *survey, uint64_t bytes)
+{
+    uint64_t behind = 0;
+    for (size_t i = survey->count; i-- > 0 && behind < bytes;) {
+        struct gauge *gauge = &survey->gauges[i];
+        if (gauge->segment->kind == BKV_SEGMENT_COMPACTED)
+            return;
+        gauge->fit = false;
+        behind += gauge->used;
+    }
+}
+
+static uint64_t next_due_ms(const struct survey *survey)
+{
+    uint64_t next = 0;
+    for (size_t i = 0; i < survey->count; i++) {
+        const struct gauge *gauge = &survey->gauges[i];
+        uint64_t due = gauge->fit ? due_ms(gauge->segment, survey->now_ms) : 0;
+        if (due != 0 && (next == 0 || due < next))
+            next = due;
+    }
+    return next;
+}
+
 static bool take_survey(struct bkv_partition *p, struct survey *survey, struct bkv_look *look)
 {
     struct bkv_segment *before = NULL;
@@ -142,11 +171,10 @@ static bool take_survey(struct bkv_partition *p, struct survey *survey, struct b
             return false;
         look->disk_bytes += gauge.used + atomic_load(&s->hint_bytes);
         look->live_bytes += gauge.keep;
-        uint64_t due = gauge.fit ? due_ms(s, survey->now_ms) : 0;
-        if (due != 0 && (look->next_due_ms == 0 || due < look->next_due_ms))
-            look->next_due_ms = due;
         before = s;
     }
+    retain(survey, p->store->options.feed_retention_bytes);
+    look->next_due_ms = next_due_ms(survey);
     return true;
 }
 

@@ -37,6 +37,7 @@ SIZE(bitkv_backend, 4);
 SIZE(bitkv_op_kind, 4);
 SIZE(bitkv_op_flags, 4);
 SIZE(bitkv_condition, 4);
+SIZE(bitkv_change_kind, 4);
 SIZE(bitkv_update_action, 4);
 
 SIZE(bitkv_options, 168);
@@ -66,7 +67,8 @@ OFFSET(bitkv_options, compact_bytes_per_second, 112);
 OFFSET(bitkv_options, compact_from_minute, 120);
 OFFSET(bitkv_options, compact_until_minute, 124);
 OFFSET(bitkv_options, default_ttl_ms, 128);
-OFFSET(bitkv_options, reserved, 136);
+OFFSET(bitkv_options, feed_retention_bytes, 136);
+OFFSET(bitkv_options, reserved, 144);
 
 SIZE(bitkv_backup_report, 80);
 OFFSET(bitkv_backup_report, files_linked, 0);
@@ -200,6 +202,16 @@ OFFSET(bitkv_key_info, value_size, 16);
 OFFSET(bitkv_key_info, remaining_ms, 24);
 OFFSET(bitkv_key_info, deadline_ms, 32);
 
+SIZE(bitkv_change, 56);
+OFFSET(bitkv_change, kind, 0);
+OFFSET(bitkv_change, partition, 4);
+OFFSET(bitkv_change, key, 8);
+OFFSET(bitkv_change, key_size, 16);
+OFFSET(bitkv_change, value, 24);
+OFFSET(bitkv_change, value_size, 32);
+OFFSET(bitkv_change, version, 40);
+OFFSET(bitkv_change, deadline_ms, 48);
+
 /* The library's own: may grow at its end. */
 OFFSET(bitkv_update_step, present, 0);
 OFFSET(bitkv_update_step, value, 8);
@@ -237,6 +249,10 @@ VALUE(BITKV_ERR_CANCELED, -19);
 VALUE(BITKV_ERR_QUEUE_FULL, -20);
 VALUE(BITKV_ERR_CONFLICT, -21);
 VALUE(BITKV_ERR_STALE, -22);
+VALUE(BITKV_ERR_BEHIND, -23);
+
+VALUE(BITKV_CHANGE_PUT, 1);
+VALUE(BITKV_CHANGE_DELETE, 2);
 
 VALUE(BITKV_DURABILITY_DEFAULT, 0);
 VALUE(BITKV_DURABILITY_NONE, 1);

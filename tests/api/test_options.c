@@ -105,6 +105,8 @@ static void the_bounds_themselves_are_fine(void **state)
     with_good(default_ttl_ms, BITKV_TTL_MAX);
     with_good(default_ttl_ms, BITKV_TTL_NONE);
     with_good(default_ttl_ms, 1);
+    with_good(feed_retention_bytes, 1);
+    with_good(feed_retention_bytes, UINT64_MAX);
 }
 
 static void defaults_are_those_of_the_header(void **state)
@@ -133,6 +135,7 @@ static void defaults_are_those_of_the_header(void **state)
     assert_int_equal(o.checkpoint_interval_bytes, 0);
     assert_null(o.log);
     assert_int_equal(o.default_ttl_ms, 0);
+    assert_int_equal(o.feed_retention_bytes, 0);
     for (unsigned i = 0; i < sizeof o.reserved / sizeof *o.reserved; i++)
         assert_int_equal(o.reserved[i], 0);
     assert_int_equal(o.backend, BITKV_BACKEND_AUTO);

@@ -669,6 +669,39 @@ void closing_waits_for_direct_calls()
     CHECK(sync_wait(db->exists("k")).value());
 }
 
+void a_feed_shows_what_was_written()
+{
+    scratch s;
+    auto db = open_in(s);
+    auto all = db->feed_from_oldest();
+    auto now = db->feed_from_now();
+    CHECK_OK(all);
+    CHECK_OK(now);
+    sync_wait(db->put("k", "v"));
+    sync_wait(db->put("k", ""));
+    sync_wait(db->del("k"));
+    for (feed *f : {&*all, &*now}) {
+        CHECK(f->wait(std::chrono::seconds(5)).value());
+        auto first = f->next();
+        CHECK(first.value()->kind == BITKV_CHANGE_PUT);
+        CHECK(first.value()->key == "k" && first.value()->value == "v");
+    }
+    std::string position = all->position().value();
+    feed moved = std::move(*all);
+    CHECK(moved.next().value()->value.empty());
+    CHECK(moved.next().value()->kind == BITKV_CHANGE_DELETE);
+    CHECK(!moved.next().value().has_value());
+    CHECK(!moved.wait(std::chrono::milliseconds(1)).value());
+    auto resumed = db->feed_from(position);
+    CHECK(resumed->next().value()->value.empty());
+    CHECK_ERROR(db->feed_from("nonsense"), BITKV_ERR_INVALID);
+    CHECK_ERROR(db->feed_from(""), BITKV_ERR_INVALID);
+    CHECK_ERROR(all->next(), BITKV_ERR_INVALID);
+    CHECK_OK(sync_wait(db->close()));
+    CHECK_ERROR(moved.next(), BITKV_ERR_CLOSED);
+    CHECK_ERROR(db->feed_from_now(), BITKV_ERR_CLOSED);
+}
+
 void a_batch_is_written_as_a_whole()
 {
     scratch s;
@@ -717,6 +750,7 @@ int main()
         NAMED(statistics_count),
         NAMED(a_snapshot_shows_one_moment),
         NAMED(records_end_with_the_error),
+        NAMED(a_feed_shows_what_was_written),
         NAMED(a_batch_is_written_as_a_whole),
         NAMED(what_is_wrong_with_an_operation_is_in_its_error),
         NAMED(the_environment_rules_the_backend),
