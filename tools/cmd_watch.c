@@ -161,11 +161,11 @@ static int drain(struct watch *watch)
     return EXIT_STATUS_OK;
 }
 
-/* Until there may be more. What a live database's writer has appended is to be asked for here, as
- * soon as read-only openings can follow one. */
-static void await_more(struct watch *watch)
+/* Until there may be more: what a live database's writer has appended comes with a refresh. */
+static int await_more(struct watch *watch)
 {
     (void)bitkv_feed_wait(watch->feed, WAIT_MS);
+    return bitkv_refresh(watch->db);
 }
 
 static int follow(struct watch *watch)
@@ -181,7 +181,10 @@ static int follow(struct watch *watch)
         if (status != EXIT_STATUS_OK || enough(watch) || !watch->settings->follow) {
             return status;
         }
-        await_more(watch);
+        int code = await_more(watch);
+        if (code != BITKV_OK) {
+            return report_library(watch->settings->command, watch->settings->directory, code);
+        }
     }
 }
 

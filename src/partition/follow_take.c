@@ -727,6 +727,16 @@ static int take_item(struct take *t, struct bkv_follow_item *item, bool *end)
     return gap(t->p, item, t->sequence);
 }
 
+/* Whoever looks whether something was appended (feed.c) goes by a number that
+ * grows with the log; here that of the last record will do. */
+static void stir(struct bkv_partition *p)
+{
+    bkv_lock(&p->lock);
+    atomic_store(&p->synced, p->followed.sequence);
+    atomic_store(&p->appended, p->followed.sequence);
+    bkv_unlock(&p->lock);
+}
+
 int bkv_follow_take(struct bkv_follow *f)
 {
     struct take *t = bkv_calloc(1, sizeof *t);
@@ -745,6 +755,7 @@ int bkv_follow_take(struct bkv_follow *f)
     if (rc != BITKV_OK)
         return rc;
     unlink_leaving(f->p);
+    stir(f->p);
     measure(f);
     (void)bkv_removed_reclaim(f->p);
     bkv_segments_trim(f->p);

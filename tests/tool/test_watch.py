@@ -67,6 +67,19 @@ class Watch(ToolCase):
         self.assertEqual(watch.wait(30), -signal.SIGINT)
         watch.stdout.close()
 
+    def test_what_another_process_writes_shows(self):
+        """Also in a partition that had nothing so far."""
+        fresh = self.path("fresh")
+        self.tool("put", "--partitions", "3", fresh, "k0", "v")
+        watch = subprocess.Popen([tool_path(), "watch", "--follow", "--limit", "6", fresh],
+                                 stdout=subprocess.PIPE)
+        for n in range(1, 6):
+            self.tool("put", fresh, f"k{n}", "v")
+        lines = watch.stdout.read().split(b"\n")[:-1]
+        self.assertEqual(watch.wait(30), 0)
+        watch.stdout.close()
+        self.assertEqual(sorted(lines), [b"put\tk%d\tv" % n for n in range(6)])
+
     def test_following_ends_at_the_limit(self):
         self.assertEqual(self.out("watch", "--follow", "--limit", "4", self.db).count(b"\n"), 4)
 
