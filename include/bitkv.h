@@ -154,8 +154,8 @@ typedef enum bitkv_durability {
 #define BITKV_TTL_NONE UINT64_MAX
 /** The key keeps the deadline that it has; none, if it is absent. */
 #define BITKV_TTL_KEEP (UINT64_MAX - 1u)
-/** Longest time to live in milliseconds; more, but for the two above, is
- *  ::BITKV_ERR_INVALID. */
+/** Longest time to live in milliseconds; more is ::BITKV_ERR_INVALID, but for the
+ *  two above where a call takes them. */
 #define BITKV_TTL_MAX (UINT64_C(1) << 62)
 
 /** How segments are written and read. */
@@ -408,9 +408,9 @@ BITKV_API int bitkv_refresh(bitkv *db);
  * @return BITKV_OK, or the first error of the final sync and checkpoint: the
  *         database is closed and the handle gone all the same, and the next
  *         opening recovers. Only two errors leave it open: BITKV_ERR_INVALID
- *         from inside of a bitkv_scan() or bitkv_update() callback on it, which
- *         would wait for itself, and BITKV_ERR_FORKED in a forked child, which must not use
- *         the handle
+ *         from inside of a callback of bitkv_scan(), bitkv_update(), bitkv_compact()
+ *         or another long call on it, which would wait for itself, and
+ *         BITKV_ERR_FORKED in a forked child, which must not use the handle
  */
 BITKV_API int bitkv_close(bitkv *db);
 
@@ -589,7 +589,7 @@ BITKV_API int bitkv_info(bitkv *db, const void *key, size_t key_size, bitkv_key_
  * Give a key another time to live: its value is written anew, atomically, with
  * another deadline and a new version, at the options' durability.
  * @param ttl_ms from now on, in milliseconds; 0: as the option default_ttl_ms;
- *               BITKV_TTL_NONE: never expires
+ *               BITKV_TTL_NONE: never expires. Not BITKV_TTL_KEEP
  * @return BITKV_OK; BITKV_NOT_FOUND; else as bitkv_get() and bitkv_put()
  */
 BITKV_API int bitkv_touch(bitkv *db, const void *key, size_t key_size, uint64_t ttl_ms);
@@ -814,6 +814,10 @@ BITKV_API int bitkv_write(bitkv *db, const bitkv_batch *batch, bitkv_durability 
  * of the index (see docs/keydir.md): hold it as long as it is of use, and no
  * longer.
  *
+ * Beside a writer in another process, no file is kept for a snapshot of a read-only
+ * opening: of a key whose file the writer's compaction has removed, unless it is
+ * still open here, the snapshot shows what the key has now.
+ *
  * A snapshot outlives its database: after bitkv_close() every call on it returns
  * BITKV_ERR_CLOSED, but bitkv_snapshot_destroy() releases it. Expiry is by the
  * clock, not by the snapshot: a key whose deadline has passed is absent.
@@ -870,7 +874,7 @@ typedef enum bitkv_scan_flags {
  */
 typedef struct bitkv_iterator bitkv_iterator;
 
-/** Options of bitkv_iterator_create(). */
+/** Options of bitkv_iterator_create(). Fill with bitkv_iterator_options_init(). */
 typedef struct bitkv_iterator_options {
     size_t struct_size; /**< set by bitkv_iterator_options_init() */
     unsigned flags;     /**< of bitkv_scan_flags. Default BITKV_SCAN_ALL */
@@ -884,7 +888,8 @@ typedef struct bitkv_iterator_options {
     /** Keys that begin with these bytes only, which are copied. All keys are looked
      *  at: it saves what is done with the others, not the walk. Default NULL. */
     const void *prefix;
-    size_t prefix_size; /**< in bytes; at most BITKV_KEY_SIZE_MAX. Default 0 */
+    size_t prefix_size; /**< in bytes, at most BITKV_KEY_SIZE_MAX. Default 0: all keys,
+                         *   whatever `prefix` is */
     uint64_t reserved[4];
 } bitkv_iterator_options;
 
@@ -1254,7 +1259,15 @@ BITKV_API void bitkv_backup_options_init_sized(bitkv_backup_options *options, si
  * partitions, with every write that was acknowledged before the call. Writers
  * are held up for microseconds.
  *
- * The backup is a database: bitkv_open() opens it, under the same identity.
+ * The backup is a database: bitkv_open() opens it, under the same identity. So
+ * does every copy of it, and its backups take the place of the original's if they
+ * go to the same target.
+ *
+ * Of a database that was opened read-only, the moment is that of its opening or its
+ * last refresh.
+ * Files that a writer's compaction has removed since cannot be backed up: that is
+ * BITKV_ERR_IO, and the earlier backup stays.
+ *
  * Open it read-only, or a copy of it (`cp -r`); opened for writing, it is a
  * backup no more, and no later backup takes its place.
  *
@@ -1274,8 +1287,9 @@ BITKV_API void bitkv_backup_options_init_sized(bitkv_backup_options *options, si
  * @return BITKV_OK; BITKV_ERR_EXISTS if the target is anything else;
  *         BITKV_ERR_INVALID if it is inside of the database, or its file system
  *         cannot replace an earlier backup; BITKV_ERR_LOCKED if it is open or
- *         being made; BITKV_ERR_CORRUPT if the database is damaged;
- *         BITKV_ERR_CANCELED; BITKV_ERR_CLOSED; or a system error
+ *         being made; BITKV_ERR_NO_DATABASE if its parent is missing;
+ *         BITKV_ERR_CORRUPT if the database is damaged; BITKV_ERR_CANCELED;
+ *         BITKV_ERR_CLOSED; or a system error
  */
 BITKV_API int bitkv_backup(bitkv *db, const char *target_directory,
                            const bitkv_backup_options *options);
@@ -1328,7 +1342,7 @@ BITKV_API int bitkv_repartition(const char *directory, uint32_t partitions,
 typedef enum bitkv_segment_phase {
     BITKV_SEGMENT_ACTIVE = 0,   /**< is written to */
     BITKV_SEGMENT_SEALED = 1,   /**< full; waits for its sync and its hint */
-    BITKV_SEGMENT_FINISHED = 2, /**< never changes again */
+    BITKV_SEGMENT_FINISHED = 2, /**< never changes again; read-only, all are */
 } bitkv_segment_phase;
 
 /** A data file, as bitkv_segments() shows it; valid during the callback. */
