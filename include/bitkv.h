@@ -814,9 +814,9 @@ BITKV_API int bitkv_write(bitkv *db, const bitkv_batch *batch, bitkv_durability 
  * of the index (see docs/keydir.md): hold it as long as it is of use, and no
  * longer.
  *
- * Beside a writer in another process, no file is kept for a snapshot of a read-only
- * opening: of a key whose file the writer's compaction has removed, unless it is
- * still open here, the snapshot shows what the key has now.
+ * Beside a writer in another process, who removes what he has compacted, a
+ * snapshot of a read-only opening has every data file opened at once, and keeps it
+ * open, whatever max_open_segments says.
  *
  * A snapshot outlives its database: after bitkv_close() every call on it returns
  * BITKV_ERR_CLOSED, but bitkv_snapshot_destroy() releases it. Expiry is by the

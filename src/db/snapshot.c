@@ -44,6 +44,9 @@ static void give_back(bitkv_snapshot *s, const struct bitkv *db)
         bkv_partition_snapshot_release(db->partitions[i], &s->partitions[i]);
 }
 
+/* How often a follower begins anew because its writer has unlinked a file. */
+#define REFRESHES_MAX 50u
+
 static int reserve(bitkv_snapshot *s, const struct bitkv *db)
 {
     int rc = BITKV_OK;
@@ -65,16 +68,43 @@ static int take(bitkv_snapshot *s, const struct bitkv *db)
     return rc;
 }
 
-static int fill(bitkv_snapshot *s, const struct bitkv *db)
+static int open_all(bitkv_snapshot *s, const struct bitkv *db)
 {
-    int rc;
-    do {
-        rc = reserve(s, db);
+    int rc = BITKV_OK;
+    for (uint32_t i = 0; i < s->partition_count && rc == BITKV_OK; i++)
+        rc = bkv_partition_snapshot_open(db->partitions[i], &s->partitions[i]);
+    return rc;
+}
+
+static int fill_once(bitkv_snapshot *s, struct bitkv *db, struct bkv_epoch_slot *slot)
+{
+    int rc = reserve(s, db);
+    if (rc == BITKV_OK)
+        rc = take(s, db);
+    if (rc == BITKV_OK && db->store.options.read_only) {
+        bkv_epoch_pause(slot);
+        rc = open_all(s, db);
+        bkv_epoch_resume(slot);
+    }
+    if (rc != BITKV_OK)
+        give_back(s, db);
+    return rc;
+}
+
+/* A follower's writer may be faster than we open his files, but not for ever. */
+static int fill(bitkv_snapshot *s, struct bitkv *db, struct bkv_epoch_slot *slot)
+{
+    int rc = BKV_OUTGROWN;
+    for (unsigned refreshes = 0; rc == BKV_OUTGROWN;) {
+        rc = fill_once(s, db, slot);
+        if (rc != BITKV_NOT_FOUND)
+            continue;
+        bkv_epoch_pause(slot);
+        rc = refreshes++ < REFRESHES_MAX ? bkv_store_refresh(&db->store) : BITKV_ERR_IO;
+        bkv_epoch_resume(slot);
         if (rc == BITKV_OK)
-            rc = take(s, db);
-        if (rc != BITKV_OK)
-            give_back(s, db);
-    } while (rc == BKV_OUTGROWN);
+            rc = BKV_OUTGROWN;
+    }
     return rc;
 }
 
@@ -88,7 +118,7 @@ static void attach(bitkv_snapshot *s, struct bitkv *db)
     (void)pthread_mutex_unlock(&mutex);
 }
 
-static int create(struct bitkv *db, bitkv_snapshot **out)
+static int create(struct bitkv *db, struct bkv_epoch_slot *slot, bitkv_snapshot **out)
 {
     bitkv_snapshot *s =
         bkv_calloc(1, sizeof *s + (size_t)db->partition_count * sizeof s->partitions[0]);
@@ -98,7 +128,7 @@ static int create(struct bitkv *db, bitkv_snapshot **out)
     s->partition_count = db->partition_count;
     atomic_init(&s->refs, 1);
     atomic_init(&s->db, db);
-    int rc = fill(s, db);
+    int rc = fill(s, db, slot);
     if (rc != BITKV_OK) {
         bkv_mfree(s);
         return rc;
@@ -117,7 +147,7 @@ int bitkv_snapshot_create(bitkv *db, bitkv_snapshot **snapshot)
     int rc = bkv_begin(db, &slot);
     if (rc != BITKV_OK)
         return rc;
-    rc = create(db, snapshot);
+    rc = create(db, slot, snapshot);
     bkv_epoch_exit(slot);
     return rc;
 }

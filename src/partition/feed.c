@@ -214,7 +214,7 @@ static int grow_buffer(struct bkv_feed_cursor *c, uint64_t size)
 /* One that is as large as a record of the largest kind is not kept. */
 static void shrink_buffer(struct bkv_feed_cursor *c, uint64_t need)
 {
-    if (c->capacity <= 16u * WINDOW_BYTES || need > WINDOW_BYTES)
+    if (c->capacity <= (size_t)16 * WINDOW_BYTES || need > WINDOW_BYTES)
         return;
     bkv_mfree(c->buffer);
     c->buffer = NULL;

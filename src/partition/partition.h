@@ -105,6 +105,9 @@ struct bkv_partition_snapshot {
     struct bkv_keydir_snapshot *keydir; /* NULL: there is none */
     struct bkv_hold hold;
     bool taken;
+    /* A follower's: all segments, the first `open` of them kept open. */
+    struct bkv_segment **segments;
+    uint32_t count, capacity, open;
 };
 
 /* Memory for one. Not locked. BITKV_ERR_NO_MEMORY. */
@@ -112,6 +115,10 @@ int bkv_partition_snapshot_reserve(struct bkv_partition *partition,
                                    struct bkv_partition_snapshot *snapshot);
 /* Locked. BKV_OUTGROWN: release it, and reserve anew. BITKV_ERR_NO_MEMORY. */
 #define BKV_OUTGROWN 2
+/* After the locks. BITKV_NOT_FOUND: a follower's writer has unlinked a file
+ * meanwhile: release it, refresh, and begin anew. */
+int bkv_partition_snapshot_open(struct bkv_partition *partition,
+                                struct bkv_partition_snapshot *snapshot);
 int bkv_partition_snapshot_take(struct bkv_partition *partition,
                                 struct bkv_partition_snapshot *snapshot);
 /* Not locked: of one in any state, that nobody reads any more. */

@@ -346,10 +346,6 @@ int bkv_partition_get_at(struct bkv_partition *p, struct bkv_epoch_slot *slot,
     if (bkv_keydir_snapshot_find(snapshot->keydir, hash, &location)) {
         struct bkv_located found = target_of(p, location);
         rc = examine_at(&found, slot, key, key_size, sink);
-        if (BKV_UNLIKELY(rc == BITKV_ERR_IO && p->store->options.read_only)) {
-            found = find(p, hash); /* the writer has removed the file: what there is now */
-            rc = look_found(&found, slot, hash, key, key_size, sink);
-        }
     }
     count(p, slot, rc);
     return rc;

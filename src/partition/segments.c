@@ -223,6 +223,8 @@ static bool close_segment(struct bkv_partition *p, struct bkv_segment *segment)
 /* Its descriptor is for writing and syncing, not only for readers (I6). */
 static bool in_use(const struct bkv_segment *segment)
 {
+    if (segment->kept_open > 0)
+        return true;
     return atomic_load(&segment->written) &&
            atomic_load_explicit(&segment->phase, memory_order_acquire) != BKV_PHASE_FINISHED;
 }
@@ -381,6 +383,26 @@ bool bkv_segment_close(struct bkv_partition *p, struct bkv_segment *segment)
     reclaim(p);
     (void)pthread_mutex_unlock(&p->open_mutex);
     return closed;
+}
+
+int bkv_segment_keep_open(struct bkv_partition *p, struct bkv_segment *segment)
+{
+    struct bkv_mapping *mapping = NULL;
+    int rc = BITKV_OK;
+    (void)pthread_mutex_lock(&p->open_mutex);
+    if (atomic_load_explicit(&segment->open, memory_order_acquire) == NULL)
+        rc = open_segment(p, segment, &mapping);
+    if (rc == BITKV_OK)
+        segment->kept_open++;
+    (void)pthread_mutex_unlock(&p->open_mutex);
+    return rc;
+}
+
+void bkv_segment_let_close(struct bkv_partition *p, struct bkv_segment *segment)
+{
+    (void)pthread_mutex_lock(&p->open_mutex);
+    segment->kept_open--;
+    (void)pthread_mutex_unlock(&p->open_mutex);
 }
 
 void bkv_segment_set_open(struct bkv_partition *p, struct bkv_segment *segment,

@@ -84,6 +84,7 @@ struct bkv_segment {
     bool lasting;                /* under lock; no record of it has a deadline. False: may have */
     struct bkv_segment *_Atomic next; /* in order of the log */
     struct bkv_segment *next_unsynced;
+    uint32_t kept_open; /* under open_mutex: snapshots of a follower that may need it */
 
     /* follow.c's */
     bool followed; /* taken in as a whole, but for what is appended to the last one */
@@ -318,6 +319,10 @@ int bkv_segment_grow(struct bkv_partition *p, struct bkv_segment *segment, uint6
  * if none can be had. It lives as long as the mapping and the database. */
 int bkv_segment_reader(struct bkv_partition *p, const struct bkv_segment *segment,
                        struct bkv_mapping *mapping);
+/* Opens it and keeps it so: nobody keeps its file from a follower's writer, who may
+ * unlink it. BITKV_NOT_FOUND: he has. Not in an epoch section. */
+int bkv_segment_keep_open(struct bkv_partition *p, struct bkv_segment *segment);
+void bkv_segment_let_close(struct bkv_partition *p, struct bkv_segment *segment);
 /* Makes a fresh mapping, with a descriptor that can write, the segment's own
  * (consumes the reference). */
 void bkv_segment_set_open(struct bkv_partition *p, struct bkv_segment *segment,

@@ -512,7 +512,7 @@ static inline void show(const struct bkv_walk *walk, const uint8_t *bytes,
 static inline int visit_whole(struct bkv_walk *walk, const struct bkv_located *t,
                               struct bkv_shown *shown)
 {
-    const uint8_t *bytes;
+    const uint8_t *bytes = NULL;
     struct bkv_record record;
     int rc = fetch(walk, t, t->size, &bytes);
     if (BKV_UNLIKELY(rc != BITKV_OK))
@@ -529,7 +529,7 @@ static inline int visit_whole(struct bkv_walk *walk, const struct bkv_located *t
 static inline int visit_by_key(struct bkv_walk *walk, const struct bkv_located *t,
                                const struct bkv_keydir_entry *entry, struct bkv_shown *shown)
 {
-    const uint8_t *bytes;
+    const uint8_t *bytes = NULL;
     struct bkv_record record = {0};
     int rc = fetch_key(walk, t, &bytes, &record);
     if (BKV_UNLIKELY(rc != BITKV_OK))
@@ -551,39 +551,15 @@ static int open_failure(struct bkv_walk *walk, uint64_t location, int rc)
     return rc;
 }
 
-/* A follower's files are the writer's to remove, whatever is held here. One that has
- * met that has refreshed: what the key has now is shown. */
-static __attribute__((noinline)) int locate_anew(struct bkv_walk *walk, struct bkv_epoch_slot *slot,
-                                                 struct bkv_keydir_entry *entry,
-                                                 struct bkv_located *t)
-{
-    struct bkv_hash hash = {.lo = entry->lo, .hi = entry->tag};
-    for (;;) {
-        uint32_t before = bkv_location_segment(entry->location);
-        if (!bkv_keydir_find(walk->p->keydir, &hash, &entry->location))
-            return BITKV_NOT_FOUND;
-        int rc = locate(walk, slot, entry->location, t);
-        if (rc == BITKV_OK || bkv_location_segment(entry->location) == before)
-            return rc;
-    }
-}
-
 static inline int visit(struct bkv_walk *walk, struct bkv_epoch_slot *slot, struct bkv_shown *shown)
 {
     struct bkv_keydir_entry *entry = &walk->entries.items[walk->at];
-    bool follows = walk->p->store->options.read_only;
-    bool unopened = bkv_location_segment(entry->location) == walk->unopened;
-    if (BKV_UNLIKELY(unopened && !follows))
+    if (BKV_UNLIKELY(bkv_location_segment(entry->location) == walk->unopened))
         return BITKV_NOT_FOUND;
     struct bkv_located t;
-    int rc = unopened ? BITKV_ERR_IO : locate(walk, slot, entry->location, &t);
-    if (BKV_UNLIKELY(rc != BITKV_OK)) {
-        rc = open_failure(walk, entry->location, rc);
-        if (follows)
-            rc = locate_anew(walk, slot, entry, &t);
-        if (rc != BITKV_OK)
-            return rc;
-    }
+    int rc = locate(walk, slot, entry->location, &t);
+    if (BKV_UNLIKELY(rc != BITKV_OK))
+        return open_failure(walk, entry->location, rc);
     if (walk->keys_only || walk->prefix_size > 0)
         return visit_by_key(walk, &t, entry, shown);
     return visit_whole(walk, &t, shown);
