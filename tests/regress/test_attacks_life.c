@@ -110,10 +110,95 @@ static void a_backup_after_a_rollback_has_the_new_values(void **state)
     ok(bitkv_close(db));
 }
 
+/* --- followers ---------------------------------------------------------------------- */
+
+static bitkv *writer;
+static unsigned listings_until; /* the writer goes on before this listing */
+
+static void put_numbered(bitkv *db, const char *kind, unsigned n, size_t size, int with)
+{
+    char key[32];
+    char value[1000];
+    memset(value, with, sizeof value);
+    (void)snprintf(key, sizeof key, "%s-%u", kind, n);
+    ok(bitkv_put(db, key, strlen(key), value, size));
+}
+
+static unsigned count_numbered(bitkv *db, const char *kind, unsigned count)
+{
+    unsigned there = 0;
+    for (unsigned i = 0; i < count; i++) {
+        char key[32];
+        (void)snprintf(key, sizeof key, "%s-%u", kind, i);
+        int rc = bitkv_exists(db, key, strlen(key));
+        assert_true(rc == BITKV_OK || rc == BITKV_NOT_FOUND);
+        there += rc == BITKV_OK;
+    }
+    return there;
+}
+
+enum { OLD = 100, FILLERS = 150, TOGETHER = 64 };
+
+/* A batch in a segment of partition 0 that is new since it was listed, and in
+ * partition 1, which is compacted then. */
+static void go_on(void)
+{
+    bitkv_batch *batch;
+    ok(bitkv_batch_create(&batch));
+    for (unsigned i = 0; i < FILLERS; i++)
+        put_numbered(writer, "filler", i, 1000, 1);
+    for (unsigned i = 0; i < TOGETHER; i++) {
+        char key[32];
+        (void)snprintf(key, sizeof key, "together-%u", i);
+        ok(bitkv_batch_put(batch, key, strlen(key), "value", 5));
+    }
+    ok(bitkv_write(writer, batch, BITKV_DURABILITY_NONE));
+    bitkv_batch_destroy(batch);
+    for (unsigned i = 0; i < OLD; i++)
+        put_numbered(writer, "old", i, 100, 2);
+    ok(bitkv_compact(writer, 1, NULL, NULL));
+}
+
+static DIR *on_fdopendir(int fd)
+{
+    if (listings_until > 0 && --listings_until == 0)
+        go_on();
+    return bkv_io_kernel.fdopendir(fd);
+}
+
+/* A refresh listed one directory after the other. What compaction had made of a
+ * batch's part in the second partition was taken as it was, though the list of the
+ * first was too old to have the file with the other part. */
+static void a_compacted_part_of_a_batch_is_not_seen_alone(void **state)
+{
+    (void)state;
+    ops.fdopendir = on_fdopendir;
+    bitkv_options o = one_partition(BITKV_IO_AUTO);
+    o.partitions = 2;
+    o.auto_compact = false;
+    writer = open_with(&o);
+    for (unsigned i = 0; i < OLD; i++)
+        put_numbered(writer, "old", i, 100, 1);
+    o.read_only = true;
+    bitkv *follower = open_with(&o);
+    assert_int_equal(count_numbered(follower, "old", OLD), OLD);
+    listings_until = 3; /* each is listed twice: the first of the second partition */
+    ok(bitkv_refresh(follower));
+    assert_int_equal(listings_until, 0);
+    assert_int_equal(count_numbered(follower, "old", OLD), OLD);
+    unsigned together = count_numbered(follower, "together", TOGETHER);
+    assert_true(together == 0 || together == TOGETHER);
+    ok(bitkv_refresh(follower));
+    assert_int_equal(count_numbered(follower, "together", TOGETHER), TOGETHER);
+    ok(bitkv_close(follower));
+    ok(bitkv_close(writer));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         LIFE_TEST(a_backup_after_a_rollback_has_the_new_values),
+        LIFE_TEST(a_compacted_part_of_a_batch_is_not_seen_alone),
     };
     return cmocka_run_group_tests_name("attacks_life", tests, NULL, NULL);
 }
