@@ -16,6 +16,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <string.h>
 
 /* Small enough that progress is told, and a cancel heard, some times a second. */
 #define KERNEL_PIECE (8u << 20)
@@ -123,6 +124,27 @@ int bkv_file_same(const struct bkv_file *a, const struct bkv_file *b, bool *same
     if (rc == BITKV_OK)
         *same = x.st_dev == y.st_dev && x.st_ino == y.st_ino;
     return rc;
+}
+
+int bkv_file_equal(const struct bkv_file *a, const struct bkv_file *b, uint64_t size,
+                   bkv_copy_progress progress, void *user, bool *equal)
+{
+    uint8_t *buffer = bkv_malloc(2 * (size_t)MEMORY_PIECE);
+    int rc = BITKV_OK;
+    *equal = true;
+    if (buffer == NULL)
+        return bkv_error(BITKV_ERR_NO_MEMORY, "no memory to compare %s", a->name);
+    for (uint64_t at = 0; at < size && rc == BITKV_OK && *equal; at += MEMORY_PIECE) {
+        size_t want = (size_t)piece(size - at, MEMORY_PIECE);
+        rc = bkv_file_read_exact(a, buffer, want, at);
+        if (rc == BITKV_OK)
+            rc = bkv_file_read_exact(b, buffer + MEMORY_PIECE, want, at);
+        if (rc == BITKV_OK)
+            rc = progress(user, want);
+        *equal = rc == BITKV_OK && memcmp(buffer, buffer + MEMORY_PIECE, want) == 0;
+    }
+    bkv_mfree(buffer);
+    return rc == BITKV_ERR_CORRUPT ? BITKV_OK : rc;
 }
 
 int bkv_file_shared(const struct bkv_file *file, bool *shared)

@@ -27,6 +27,11 @@ int bkv_file_link(const struct bkv_dir *from, const struct bkv_dir *to, const ch
 /* One file under both? */
 int bkv_file_same(const struct bkv_file *a, const struct bkv_file *b, bool *same);
 
+/* Are the first `size` bytes of both the same? Not if one is shorter. `progress`
+ * as above. */
+int bkv_file_equal(const struct bkv_file *a, const struct bkv_file *b, uint64_t size,
+                   bkv_copy_progress progress, void *user, bool *equal);
+
 /* Does the file have further names? Then it is shared, and not ours to change. */
 int bkv_file_shared(const struct bkv_file *file, bool *shared);
 

@@ -4,7 +4,8 @@
  *
  *   FINISHED, with its hint   never changed again: a second name for both files
  *                             (a hard link), or where none can be had, those of
- *                             an earlier backup beside the target, or a copy
+ *                             an earlier backup beside the target, if they are
+ *                             the same byte for byte, or a copy
  *   any other                 copied up to where it ended at the moment of the
  *                             backup, without a hint
  *
@@ -327,10 +328,28 @@ static int read_hint_header(struct bkv_dir *dir, const char *name, uint8_t *head
     return rc;
 }
 
+/* The data of `dir`, byte for byte that of the database? */
+static int same_data(struct item *item, struct bkv_dir *dir, bool *same)
+{
+    struct bkv_file a;
+    struct bkv_file b = BKV_FILE_NONE;
+    *same = false;
+    int rc = open_in(&a, &item->p->store->dir, item->data, O_RDONLY);
+    if (rc != BITKV_OK)
+        return rc;
+    rc = open_in(&b, dir, item->data, O_RDONLY);
+    if (rc == BITKV_OK)
+        rc = bkv_file_equal(&a, &b, item->what->size, keep_asking, item->job, same);
+    bkv_file_close(&a);
+    bkv_file_close(&b);
+    return rc;
+}
+
 /* Does the earlier backup have this very segment? Only FINISHED ones have a hint
  * there. The hints' headers hold the checksum of all keys and places, and the
- * sequence numbers from first to last, none of which is ever given to two
- * records that reached the disk. */
+ * sequence numbers from first to last; but a database that was put back to an
+ * older state and went on from there has other values under the same numbers, and
+ * perhaps in the same places. So hints only say where comparing is worth it. */
 static int find_earlier(struct item *item, bool *found)
 {
     struct bkv_dir *earlier = item->job->earlier;
@@ -367,6 +386,8 @@ static int link_any(struct item *item, bool *linked)
     rc = find_earlier(item, &earlier);
     if (rc == BITKV_OK && earlier)
         rc = check_hint(item, job->earlier, &earlier);
+    if (rc == BITKV_OK && earlier)
+        rc = same_data(item, job->earlier, &earlier);
     if (rc == BITKV_OK && earlier)
         rc = link_both(item, job->earlier, linked);
     return rc;

@@ -289,6 +289,24 @@ static bool is_uncommitted(const struct bkv_partition *p, uint64_t location)
            atomic_load_explicit(&segment->size, memory_order_acquire);
 }
 
+/* Where the key is; 0: nowhere. Asked again behind the log's end: it may be another
+ * record's, that came after a batch was taken back, which has made the place look
+ * committed. No place is ever behind the end again once the end has passed it. */
+static uint64_t find_committed(const struct bkv_partition *p, const struct bkv_hash *hash)
+{
+    uint64_t location = 0;
+    bool found = bkv_keydir_find(p->keydir, hash, &location);
+    while (found) {
+        uint64_t seen = location;
+        if (is_uncommitted(p, seen))
+            return 0;
+        found = bkv_keydir_find(p->keydir, hash, &location);
+        if (found && location == seen)
+            return location;
+    }
+    return 0;
+}
+
 /* What the KeyDir has for each entry; 0: nothing. */
 static int look_up(const struct bkv_compaction *c, const struct bkv_entry *entries, size_t count,
                    uint64_t *locations)
@@ -307,9 +325,7 @@ static int look_up(const struct bkv_compaction *c, const struct bkv_entry *entri
     }
     for (size_t i = 0; i < count; i++) {
         struct bkv_hash hash = bkv_entry_hash(&entries[i]);
-        locations[i] = 0;
-        if (bkv_keydir_find(keydir, &hash, &locations[i]) && is_uncommitted(c->p, locations[i]))
-            locations[i] = 0;
+        locations[i] = find_committed(c->p, &hash);
     }
     bkv_epoch_exit(slot);
     return BITKV_OK;

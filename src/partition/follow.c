@@ -14,7 +14,8 @@
  *
  * A refresh goes through all partitions in steps:
  *
- *   1. list   every directory, and the headers of files that are new
+ *   1. list   every directory, and the headers of files that are new; all once
+ *             more, until no output came meanwhile
  *   2. look   how far each log can be read now
  *   3. decide which of that is shown: a batch as a whole or not at all
  *   4. take   it in: keys that compaction has moved, then the new records in
@@ -46,6 +47,9 @@
 
 #define ATTEMPTS_MAX 12u
 
+/* Passes through all directories in which compaction may get in between. */
+#define PASSES_MAX 16u
+
 static int stale(const struct bkv_store *store, const char *why)
 {
     char context[BKV_ERROR_CONTEXT_SIZE];
@@ -65,6 +69,40 @@ static int check_identity(struct bkv_store *store)
     if (memcmp(now.database_id, store->manifest.database_id, sizeof now.database_id) != 0 ||
         now.partitions != store->manifest.partitions)
         return stale(store, "another database is in its place");
+    return BITKV_OK;
+}
+
+/* --- step 1 -------------------------------------------------------------------------- */
+
+/* *outputs: some are not known yet. *changed: some were named since the last pass. */
+static int list_each(struct bkv_follow *all, uint32_t count, bool *outputs, bool *changed)
+{
+    *outputs = *changed = false;
+    for (uint32_t i = 0; i < count; i++) {
+        uint64_t before = all[i].newest_output;
+        int rc = bkv_follow_list(&all[i]);
+        if (rc != BITKV_OK)
+            return rc;
+        *outputs |= all[i].output_new;
+        *changed |= all[i].newest_output != before;
+    }
+    return BITKV_OK;
+}
+
+/* What a compacted segment stands for is not read any more, a batch's part in it is
+ * just there: so all lists have to be of a time when it had its name already, or
+ * the other parts may lie in files that they do not have. */
+static int list_all(struct bkv_follow *all, uint32_t count)
+{
+    bool outputs = true;
+    bool changed = true;
+    for (unsigned pass = 0; outputs && changed; pass++) {
+        if (pass == PASSES_MAX)
+            return bkv_error(BKV_READ_AGAIN, "the files change faster than they are listed");
+        int rc = list_each(all, count, &outputs, &changed);
+        if (rc != BITKV_OK)
+            return rc;
+    }
     return BITKV_OK;
 }
 
@@ -115,9 +153,7 @@ static void decide(struct bkv_follow *all, uint32_t count)
 
 static int go_through(struct bkv_follow *all, uint32_t count)
 {
-    int rc = BITKV_OK;
-    for (uint32_t i = 0; i < count && rc == BITKV_OK; i++)
-        rc = bkv_follow_list(&all[i]);
+    int rc = list_all(all, count);
     for (uint32_t i = 0; i < count && rc == BITKV_OK; i++)
         rc = bkv_follow_look(&all[i]);
     if (rc == BITKV_OK)

@@ -35,6 +35,8 @@ struct bkv_follow {
     struct bkv_follow_item *items; /* in order of the log, without what is superseded */
     size_t count, capacity;
     bool checkpoint;                 /* there is one */
+    uint64_t newest_output;          /* highest id of a compacted segment among them */
+    bool output_new;                 /* one of those is not known yet */
     uint64_t limit;                  /* sequence up to which the log can be taken in */
     struct bkv_follow_group *groups; /* below it */
     size_t group_count, group_capacity;

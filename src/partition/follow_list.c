@@ -260,6 +260,21 @@ static int drop_superseded(struct bkv_follow *f)
     return BITKV_OK;
 }
 
+/* Outputs of a partition are named in order of their ids. */
+static void note_outputs(struct bkv_follow *f)
+{
+    f->newest_output = 0;
+    f->output_new = false;
+    for (size_t i = 0; i < f->count; i++) {
+        const struct bkv_follow_item *item = &f->items[i];
+        if (!item->compacted)
+            continue;
+        f->output_new |= item->segment == NULL;
+        if (item->id > f->newest_output)
+            f->newest_output = item->id;
+    }
+}
+
 /* --- is it the log that was read so far? ------------------------------------------- */
 
 static bool counts(const struct bkv_follow *f, const struct bkv_segment *segment)
@@ -311,6 +326,7 @@ int bkv_follow_list(struct bkv_follow *f)
         rc = drop_superseded(f);
     if (rc == BITKV_OK)
         rc = check_proof(f);
+    note_outputs(f);
     listing_free(&listing);
     return rc;
 }

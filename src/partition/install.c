@@ -65,11 +65,21 @@ static int give_name(const struct bkv_compaction *c)
     return rc;
 }
 
+/* The end of all that the KeyDir may have shown to this run: a writer shows its
+ * record first, and counts it then, both under the lock. */
+static uint64_t end_of_log(struct bkv_partition *p)
+{
+    bkv_lock(&p->lock);
+    uint64_t end = atomic_load_explicit(&p->appended, memory_order_relaxed);
+    bkv_unlock(&p->lock);
+    return end;
+}
+
 static int make_durable(struct bkv_compaction *c)
 {
     struct bkv_partition *p = c->p;
     uint64_t hint_bytes;
-    int rc = bkv_sync_upto(p, atomic_load(&p->appended));
+    int rc = bkv_sync_upto(p, end_of_log(p));
     if (rc == BITKV_OK)
         rc = bkv_file_sync(&c->file);
     if (rc != BITKV_OK)

@@ -152,7 +152,6 @@ int bkv_seal_next(struct bkv_partition *p, bool *did)
     int rc = finish_with_file(p, segment);
     if (rc != BITKV_OK)
         return rc;
-    atomic_store_explicit(&segment->phase, BKV_PHASE_FINISHED, memory_order_release);
     bkv_lock(&p->lock);
     if (atomic_load(&segment->written))
         p->sealed_count--;
@@ -160,6 +159,8 @@ int bkv_seal_next(struct bkv_partition *p, bool *did)
     while (next != NULL && atomic_load(&next->phase) == BKV_PHASE_FINISHED)
         next = next->next;
     p->sealed_first = next != NULL && atomic_load(&next->phase) == BKV_PHASE_SEALED ? next : NULL;
+    /* Last of all: from here on compaction may take it away. */
+    atomic_store_explicit(&segment->phase, BKV_PHASE_FINISHED, memory_order_release);
     bkv_unlock(&p->lock);
     bkv_segments_trim(p);
     return BITKV_OK;

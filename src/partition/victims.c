@@ -365,7 +365,9 @@ static bool run_from(const struct survey *survey, size_t first, uint64_t end_seq
 {
     uint64_t keep = 0, input = 0, garbage = 0;
     size_t last = first;
-    while (last < survey->count && survey->gauges[last].segment->last_sequence < end_sequence &&
+    /* `last_sequence` is there to be read once the segment is FINISHED, and so fit. */
+    while (last < survey->count && survey->gauges[last].fit &&
+           survey->gauges[last].segment->last_sequence < end_sequence &&
            has_room(survey, keep, input, (uint32_t)(last - first), &survey->gauges[last])) {
         keep += survey->gauges[last].keep;
         input += survey->gauges[last].used;

@@ -194,6 +194,36 @@ static bool by_mapping(struct bkv_partition *p, uint64_t size, bitkv_durability 
     return now;
 }
 
+static int append(struct bkv_partition *p, const struct draft *d, bitkv_durability durability,
+                  uint64_t *location);
+
+static struct draft make_mark(uint8_t *buffer, uint8_t value[BKV_MARK_SIZE], uint64_t segment_id,
+                              uint64_t offset)
+{
+    bkv_put64(value, segment_id);
+    bkv_put64(value + 8, offset);
+    return make_draft(buffer, BKV_RECORD_MARK, UINT64_MAX, NULL, 0, value, BKV_MARK_SIZE);
+}
+
+/* A segment that is sealed has a record, or the next one would begin with the same
+ * sequence number, which tells what comes first, and what an output stands for.
+ * This mark says nothing. */
+static int fill_empty_tail(struct bkv_partition *p)
+{
+    struct bkv_segment *tail = p->tail.segment;
+    if (tail == NULL || p->tail.offset > BKV_SEGMENT_HEADER)
+        return BITKV_OK;
+    uint8_t value[BKV_MARK_SIZE];
+    uint8_t buffer[SMALL_RECORD];
+    uint64_t location;
+    const struct bkv_segment *first = atomic_load(&p->first);
+    struct draft d = make_mark(buffer, value, first->id, 0);
+    int rc = append(p, &d, BITKV_DURABILITY_SYNC, &location);
+    if (rc == BITKV_OK)
+        bkv_unsynced_add(p, tail);
+    return rc;
+}
+
 /* Under the lock: the record is in the log when this returns BITKV_OK. */
 static int append(struct bkv_partition *p, const struct draft *d, bitkv_durability durability,
                   uint64_t *location)
@@ -211,7 +241,9 @@ static int append(struct bkv_partition *p, const struct draft *d, bitkv_durabili
             .value_size = d->value_size,
             .size = d->size,
         };
-        rc = bkv_tail_write_jumbo(p, &jumbo, location);
+        rc = fill_empty_tail(p);
+        if (rc == BITKV_OK)
+            rc = bkv_tail_write_jumbo(p, &jumbo, location);
         if (rc != BITKV_OK)
             return rc;
     } else {
@@ -548,10 +580,8 @@ int bkv_partition_del(struct bkv_partition *p, const struct bkv_hash *hash, cons
 void bkv_append_mark(struct bkv_partition *p, uint64_t segment_id, uint64_t offset)
 {
     uint8_t value[BKV_MARK_SIZE];
-    bkv_put64(value, segment_id);
-    bkv_put64(value + 8, offset);
     uint8_t buffer[SMALL_RECORD];
-    struct draft d = make_draft(buffer, BKV_RECORD_MARK, UINT64_MAX, NULL, 0, value, sizeof value);
+    struct draft d = make_mark(buffer, value, segment_id, offset);
     uint64_t location;
     bkv_lock(&p->lock);
     const struct bkv_tail *tail = &p->tail;
