@@ -407,6 +407,41 @@ static void a_segment_grows_beyond_its_mapping(void **state)
 }
 
 /* Compaction drops what has expired, and says so nowhere. */
+/* Its writer unlinks every file that it points into. */
+static void a_followers_snapshot_shows_its_moment(void **state)
+{
+    (void)state;
+    char value[300];
+    memset(value, 'o', sizeof value);
+    bitkv_options o = one_partition(BITKV_IO_MMAP);
+    o.auto_compact = false;
+    bitkv *db = open_with(&o);
+    for (uint32_t key = 0; key < 1000; key++)
+        ok(bitkv_put(db, &key, sizeof key, value, sizeof value));
+    bitkv_options read_only = o;
+    read_only.read_only = true;
+    read_only.max_open_segments = 1;
+    bitkv *follower = open_with(&read_only);
+    bitkv_snapshot *snapshot;
+    ok(bitkv_snapshot_create(follower, &snapshot));
+    memset(value, 'n', sizeof value);
+    for (uint32_t key = 0; key < 1000; key++)
+        ok(bitkv_put(db, &key, sizeof key, value, sizeof value));
+    ok(bitkv_compact(db, 0, NULL, NULL));
+    ok(bitkv_refresh(follower));
+    for (uint32_t key = 0; key < 1000; key++) {
+        char got[300];
+        size_t size;
+        ok(bitkv_snapshot_get_into(snapshot, &key, sizeof key, got, sizeof got, &size));
+        assert_int_equal(got[0], 'o');
+        ok(bitkv_get_into(follower, &key, sizeof key, got, sizeof got, &size));
+        assert_int_equal(got[0], 'n');
+    }
+    ok(bitkv_snapshot_destroy(snapshot));
+    ok(bitkv_close(follower));
+    ok(bitkv_close(db));
+}
+
 static void what_compaction_has_dropped_is_dropped(void **state)
 {
     (void)state;
@@ -663,6 +698,7 @@ int main(void)
         FOLLOW(what_was_acknowledged_is_seen_after_a_refresh),
         FOLLOW(an_empty_database_can_be_followed),
         FOLLOW(a_segment_grows_beyond_its_mapping),
+        FOLLOW(a_followers_snapshot_shows_its_moment),
         FOLLOW(what_compaction_has_dropped_is_dropped),
         FOLLOW(a_mapped_log_is_followed),
         FOLLOW(a_written_log_is_followed),
