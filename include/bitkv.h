@@ -816,7 +816,9 @@ BITKV_API int bitkv_write(bitkv *db, const bitkv_batch *batch, bitkv_durability 
  *
  * Beside a writer in another process, who removes what he has compacted, a
  * snapshot of a read-only opening has every data file opened at once, and keeps it
- * open, whatever max_open_segments says.
+ * open, whatever max_open_segments says. Where descriptors do not reach for that
+ * (only BITKV_IO_PWRITE needs one for each), reading from a file that the writer
+ * has removed is BITKV_ERR_IO.
  *
  * A snapshot outlives its database: after bitkv_close() every call on it returns
  * BITKV_ERR_CLOSED, but bitkv_snapshot_destroy() releases it. Expiry is by the

@@ -68,6 +68,12 @@ int bkv_partition_snapshot_take(struct bkv_partition *p, struct bkv_partition_sn
     return BITKV_OK;
 }
 
+static void let_close(struct bkv_partition *p, struct bkv_partition_snapshot *snapshot)
+{
+    while (snapshot->open > 0)
+        bkv_segment_let_close(p, snapshot->segments[--snapshot->open]);
+}
+
 int bkv_partition_snapshot_open(struct bkv_partition *p, struct bkv_partition_snapshot *snapshot)
 {
     int rc = BITKV_OK;
@@ -75,13 +81,15 @@ int bkv_partition_snapshot_open(struct bkv_partition *p, struct bkv_partition_sn
         rc = bkv_segment_keep_open(p, snapshot->segments[snapshot->open]);
         snapshot->open += rc == BITKV_OK;
     }
-    return rc;
+    if (rc != BITKV_ERR_TOO_MANY_FILES)
+        return rc;
+    let_close(p, snapshot); /* without mappings: what is unlinked meanwhile is an error then */
+    return BITKV_OK;
 }
 
 static void release_segments(struct bkv_partition *p, struct bkv_partition_snapshot *snapshot)
 {
-    for (uint32_t i = 0; i < snapshot->open; i++)
-        bkv_segment_let_close(p, snapshot->segments[i]);
+    let_close(p, snapshot);
     for (uint32_t i = 0; i < snapshot->count; i++)
         bkv_segment_unref(snapshot->segments[i]);
     bkv_mfree((void *)snapshot->segments);
