@@ -136,6 +136,7 @@ static void *submit_cold(void *user)
     bitkv_completion c = one(cq, op); /* its segment has a descriptor to read by now */
     assert_int_equal(c.status, BITKV_OK);
     bitkv_free(c.value);
+    sleep_ms(200); /* the worker has its spare segment by then, and takes no more */
     atomic_store(&scarce.limit, atomic_load(&scarce.dir->open_files));
     while (!atomic_load(&scarce.met))
         sleep_ms(1);
