@@ -290,6 +290,7 @@ static int child_main(const struct bench_options *options)
         {"async-mixed", bench_task_async_mixed},
         {"overwrite-uniform", bench_task_overwrite_uniform},
         {"overwrite-zipf", bench_task_overwrite_zipf},
+        {"overwrite-ycsb", bench_task_overwrite_ycsb},
         {"foreground", bench_task_foreground},
         {"compaction-speed", bench_task_compaction_speed},
         {"snapshot", bench_task_snapshot},

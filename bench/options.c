@@ -10,32 +10,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-const char *const bench_phase_names[BENCH_PHASE_COUNT] = {"fill",
-                                                          "overwrite",
-                                                          "get",
-                                                          "miss",
-                                                          "mixed95",
-                                                          "mixed50",
-                                                          "synced",
-                                                          "delete",
-                                                          "close",
-                                                          "reopen",
-                                                          "reads",
-                                                          "memory",
-                                                          "reopen-clean",
-                                                          "reopen-kill",
-                                                          "growth",
-                                                          "async-hot",
-                                                          "async-cold",
-                                                          "async-synced",
-                                                          "async-mixed",
-                                                          "overwrite-uniform",
-                                                          "overwrite-zipf",
-                                                          "foreground",
-                                                          "compaction-speed",
-                                                          "snapshot",
-                                                          "backup",
-                                                          "batch"};
+const char *const bench_phase_names[BENCH_PHASE_COUNT] = {
+    "fill",           "overwrite",      "get",         "miss",
+    "mixed95",        "mixed50",        "synced",      "delete",
+    "close",          "reopen",         "reads",       "memory",
+    "reopen-clean",   "reopen-kill",    "growth",      "async-hot",
+    "async-cold",     "async-synced",   "async-mixed", "overwrite-uniform",
+    "overwrite-zipf", "overwrite-ycsb", "foreground",  "compaction-speed",
+    "snapshot",       "backup",         "batch"};
 
 #define PHASES_STANDARD ((1u << BENCH_PHASE_FIRST_SPECIAL) - 1u)
 #define PHASES_ALL      ((1u << BENCH_PHASE_COUNT) - 1u)
@@ -70,7 +52,7 @@ static const char usage[] =
     "                     hours at full size), `all` (all but `life`, if not named)\n"
     "  --scale F          size of the phases of `life`, 0.001 to 100; 1 is, for one, 2 GB\n"
     "                     that are overwritten five times (1)\n"
-    "  --rate N           puts a second of overwrite-uniform and -zipf (no limit)\n"
+    "  --rate N           puts a second of the phases overwrite-* (no limit)\n"
     "  --directory DIR    where the databases are made, and removed again (.)\n"
     "  --json FILE        write every figure there\n"
     "  --markdown FILE    write the report as Markdown there\n"

@@ -34,6 +34,7 @@ enum bench_phase {
     /* the life of data: some with peers; run if they are named */
     BENCH_PHASE_OVERWRITE_UNIFORM,
     BENCH_PHASE_OVERWRITE_ZIPF,
+    BENCH_PHASE_OVERWRITE_YCSB,
     BENCH_PHASE_FOREGROUND,
     BENCH_PHASE_COMPACTION_SPEED,
     BENCH_PHASE_SNAPSHOT,

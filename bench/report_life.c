@@ -55,7 +55,7 @@ static void row_overwrite(const struct bench_writer *writer, const char *phase,
 
 static void write_overwrites(const struct bench_writer *writer)
 {
-    static const char *const phases[] = {"overwrite-uniform", "overwrite-zipf"};
+    static const char *const phases[] = {"overwrite-uniform", "overwrite-zipf", "overwrite-ycsb"};
     const struct bench_report *report = writer->report;
 
     bench_write_heading(writer, "Overwriting for long");
@@ -314,8 +314,8 @@ static void write_batch(const struct bench_writer *writer)
 
 void bench_report_life(const struct bench_writer *writer)
 {
-    const uint32_t overwrites =
-        1u << BENCH_PHASE_OVERWRITE_UNIFORM | 1u << BENCH_PHASE_OVERWRITE_ZIPF;
+    const uint32_t overwrites = 1u << BENCH_PHASE_OVERWRITE_UNIFORM |
+                                1u << BENCH_PHASE_OVERWRITE_ZIPF | 1u << BENCH_PHASE_OVERWRITE_YCSB;
 
     if ((writer->report->options->phases & overwrites) != 0)
         write_overwrites(writer);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Overwriting for long: 2 GB of keys and values, then five times as many puts of
- * keys that are there, uniformly or by Zipf's law. Nobody compacts by hand. What
+ * keys that are there, uniformly or by Zipf's law (zipf.h). Nobody compacts by hand. What
  * is told is of the last three fifths, when space is taken and given back at the
  * same pace: how much is written for what was put, how much the directory takes,
  * and how fast it goes.
@@ -40,19 +40,22 @@ struct moment {
     uint64_t written_bytes, cpu_ns, now_ns;
 };
 
-static bool order(struct overwrite *o, bool zipf, size_t count)
+typedef void (*law_init)(struct bench_zipf *law, uint64_t ids);
+
+/* init: NULL for uniform keys. */
+static bool order(struct overwrite *o, law_init init, size_t count)
 {
     struct bench_workload *workload = &o->workload;
     struct bench_zipf law;
     size_t got;
 
-    if (!zipf)
+    if (init == NULL)
         return bench_workload_order(workload, BENCH_ORDER_OVERWRITE, count, 1, &o->ops, &got) ||
                bench_report_error("out of memory");
     o->ops = malloc(count * sizeof(*o->ops));
     if (o->ops == NULL)
         return bench_report_error("out of memory");
-    bench_zipf_init(&law, workload->keys);
+    init(&law, workload->keys);
     for (size_t i = 0; i < count; i++) {
         const uint32_t id = (uint32_t)bench_zipf_id(&law, bench_random(&workload->random));
 
@@ -207,11 +210,10 @@ static bool open_engine(struct overwrite *o)
     return o->session != NULL || bench_report_error("%s: open: %s", o->phase, bench_error());
 }
 
-static int run(const struct bench_options *options, const struct bench_engine *engine, bool zipf)
+static int run(const struct bench_options *options, const struct bench_engine *engine,
+               const char *phase, law_init init)
 {
-    struct overwrite o = {.engine = engine,
-                          .options = options,
-                          .phase = zipf ? "overwrite-zipf" : "overwrite-uniform"};
+    struct overwrite o = {.engine = engine, .options = options, .phase = phase};
     const uint64_t keys = bench_life_keys(options, DATA_BYTES);
     bool done;
 
@@ -221,7 +223,7 @@ static int run(const struct bench_options *options, const struct bench_engine *e
                                options->seed, true);
     for (uint64_t id = 0; done && id < keys; id++)
         o.workload.versions[id] = 1;
-    done = done && order(&o, zipf, (size_t)keys * TIMES) && open_engine(&o);
+    done = done && order(&o, init, (size_t)keys * TIMES) && open_engine(&o);
     if (done)
         bench_life_warm(options, keys);
     done = done && fill(&o) && measure(&o) && verify(&o);
@@ -237,11 +239,17 @@ static int run(const struct bench_options *options, const struct bench_engine *e
 int bench_task_overwrite_uniform(const struct bench_options *options,
                                  const struct bench_engine *engine)
 {
-    return run(options, engine, false);
+    return run(options, engine, "overwrite-uniform", NULL);
 }
 
 int bench_task_overwrite_zipf(const struct bench_options *options,
                               const struct bench_engine *engine)
 {
-    return run(options, engine, true);
+    return run(options, engine, "overwrite-zipf", bench_zipf_init);
+}
+
+int bench_task_overwrite_ycsb(const struct bench_options *options,
+                              const struct bench_engine *engine)
+{
+    return run(options, engine, "overwrite-ycsb", bench_zipf_init_ycsb);
 }

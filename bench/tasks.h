@@ -31,6 +31,8 @@ int bench_task_overwrite_uniform(const struct bench_options *options,
                                  const struct bench_engine *engine);
 int bench_task_overwrite_zipf(const struct bench_options *options,
                               const struct bench_engine *engine);
+int bench_task_overwrite_ycsb(const struct bench_options *options,
+                              const struct bench_engine *engine);
 int bench_task_foreground(const struct bench_options *options, const struct bench_engine *engine);
 int bench_task_compaction_speed(const struct bench_options *options,
                                 const struct bench_engine *engine);

@@ -53,6 +53,8 @@ struct bkv_look {
     uint64_t next_due_ms; /* when more will have expired; 0: nothing will */
 };
 
+/* Bytes alone, without due times, and under no lock; false without memory. */
+bool bkv_look_around(struct bkv_partition *p, struct bkv_look *look);
 /* Dead share of the disk space, 0 to 1. */
 double bkv_look_share(const struct bkv_look *look);
 /* The run that is worth most now, by what the options say; false if none is.

@@ -7,9 +7,10 @@
  * The thread looks for a run when a segment was finished, when much has died,
  * when records have expired, and after each run. Between slices it rests, the
  * longer the less there is to do: eight units for one of work as long as the
- * dead share is below where compaction begins, none from the threshold on (a run
- * that begins at the threshold ends above it). Besides, it keeps to the options' rate and hours of
- * the day, which it does not leave for any pressure: they are the operator's word.
+ * dead share is below where compaction begins, none from the threshold on. The
+ * share is looked at again while a run goes on, as writers do not stop for it.
+ * Besides, it keeps to the options' rate and hours of the day, which it does not
+ * leave for any pressure: they are the operator's word.
  *
  * Failure modes: a run fails: it is logged, and tried again no sooner than
  * RETRY_NS later. No thread can be started: logged, tried at the next segment.
@@ -32,6 +33,7 @@
 #define RETRY_NS       UINT64_C(5000000000)
 #define REMOVAL_WAITS  500u
 #define SEAL_TRIES     20u
+#define LOOK_BYTES     (4u << 20)
 #define WINDOW_LOOK_NS UINT64_C(30000000000)
 
 /* --- pace -------------------------------------------------------------------------- */
@@ -39,6 +41,7 @@
 struct background {
     struct bkv_partition *p;
     double rest_factor;
+    uint64_t unlooked_bytes; /* of input, since rest_factor was found */
     uint64_t slice_begun_ns;
     uint64_t run_begun_ns, run_bytes; /* for the rate */
 };
@@ -70,26 +73,6 @@ static uint64_t ahead_ns(uint64_t bytes, uint64_t rate, uint64_t since_ns)
     return due > elapsed ? due - elapsed : 0;
 }
 
-static int background_slice(void *user, uint64_t bytes)
-{
-    struct background *b = user;
-    struct bkv_partition *p = b->p;
-    if (stopping(p))
-        return bkv_error(BITKV_ERR_CLOSED, "closed during a compaction");
-    if (atomic_load(&p->failed) != 0)
-        return bkv_error(BITKV_ERR_SYNC_FAILED, "partition %u refuses writes", p->index);
-    uint64_t rate = p->store->options.compact_bytes_per_second;
-    b->run_bytes += bytes;
-    uint64_t worked = bkv_now_ns() - b->slice_begun_ns;
-    uint64_t pause = bkv_min64((uint64_t)((double)worked * b->rest_factor), REST_NS_MAX);
-    if (rate != 0)
-        pause = bkv_max64(pause, ahead_ns(b->run_bytes, rate, b->run_begun_ns));
-    if (pause > 0)
-        rest(p, pause);
-    b->slice_begun_ns = bkv_now_ns();
-    return BITKV_OK;
-}
-
 static double rest_factor(const struct bkv_partition *p, const struct bkv_look *look)
 {
     double threshold = p->store->options.fragmentation_threshold;
@@ -100,6 +83,37 @@ static double rest_factor(const struct bkv_partition *p, const struct bkv_look *
     if (share <= begin)
         return REST_FACTOR;
     return share >= threshold ? 0.0 : REST_FACTOR / 2.0 * (threshold - share) / (threshold - begin);
+}
+
+static void look_again(struct background *b, uint64_t bytes)
+{
+    struct bkv_look look;
+    b->unlooked_bytes += bytes;
+    if (b->unlooked_bytes < LOOK_BYTES || !bkv_look_around(b->p, &look))
+        return;
+    b->rest_factor = rest_factor(b->p, &look);
+    b->unlooked_bytes = 0;
+}
+
+static int background_slice(void *user, uint64_t bytes)
+{
+    struct background *b = user;
+    struct bkv_partition *p = b->p;
+    if (stopping(p))
+        return bkv_error(BITKV_ERR_CLOSED, "closed during a compaction");
+    if (atomic_load(&p->failed) != 0)
+        return bkv_error(BITKV_ERR_SYNC_FAILED, "partition %u refuses writes", p->index);
+    uint64_t rate = p->store->options.compact_bytes_per_second;
+    b->run_bytes += bytes;
+    look_again(b, bytes);
+    uint64_t worked = bkv_now_ns() - b->slice_begun_ns;
+    uint64_t pause = bkv_min64((uint64_t)((double)worked * b->rest_factor), REST_NS_MAX);
+    if (rate != 0)
+        pause = bkv_max64(pause, ahead_ns(b->run_bytes, rate, b->run_begun_ns));
+    if (pause > 0)
+        rest(p, pause);
+    b->slice_begun_ns = bkv_now_ns();
+    return BITKV_OK;
 }
 
 /* --- hours of the day ---------------------------------------------------------------- */
@@ -177,6 +191,7 @@ static void *compactor_main(void *partition)
         uint64_t wait_ns = 0;
         atomic_store_explicit(&p->compact_wake, 0, memory_order_seq_cst);
         while (!stopping(p) && atomic_load(&p->failed) == 0 && run_once(p, &wait_ns)) {
+            (void)bkv_removed_reclaim(p); /* the worker does the rest, when it has time */
             if (atomic_load(&p->reserve_owed))
                 restore_reserve(p);
         }

@@ -158,6 +158,13 @@ static uint64_t next_due_ms(const struct survey *survey)
     return next;
 }
 
+/* Adds a segment to what a look has seen. */
+static void see(struct bkv_look *look, const struct gauge *gauge)
+{
+    look->disk_bytes += gauge->used + atomic_load(&gauge->segment->hint_bytes);
+    look->live_bytes += gauge->keep;
+}
+
 static bool take_survey(struct bkv_partition *p, struct survey *survey, struct bkv_look *look)
 {
     struct bkv_segment *before = NULL;
@@ -169,12 +176,28 @@ static bool take_survey(struct bkv_partition *p, struct survey *survey, struct b
         struct gauge gauge = measure(p, s, before, survey->now_ms);
         if (!add_gauge(survey, gauge))
             return false;
-        look->disk_bytes += gauge.used + atomic_load(&s->hint_bytes);
-        look->live_bytes += gauge.keep;
+        see(look, &gauge);
         before = s;
     }
     retain(survey, p->store->options.feed_retention_bytes);
     look->next_due_ms = next_due_ms(survey);
+    return true;
+}
+
+bool bkv_look_around(struct bkv_partition *p, struct bkv_look *look)
+{
+    uint64_t now_ms = bkv_store_now_ms(p->store);
+    *look = (struct bkv_look){0};
+    struct bkv_epoch_slot *slot = bkv_epoch_enter();
+    if (slot == NULL)
+        return false;
+    struct bkv_segment *before = NULL;
+    for (struct bkv_segment *s = atomic_load(&p->first); s != NULL; s = atomic_load(&s->next)) {
+        struct gauge gauge = measure(p, s, before, now_ms);
+        see(look, &gauge);
+        before = s;
+    }
+    bkv_epoch_exit(slot);
     return true;
 }
 
