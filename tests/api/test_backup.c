@@ -562,15 +562,19 @@ static void a_canceled_backup_leaves_what_was_there(void **state)
     options.user = &cancel;
     (void)back_up_with(db, &options);
     assert_int_equal(cancel.last, cancel.total);
-    unsigned calls = cancel.calls;
     uint64_t before = contents_of(target);
     put_all(db, 2000);
-    for (unsigned at = 1; at <= calls; at++) {
-        cancel = (struct cancel){.at = at};
-        fails(BITKV_ERR_CANCELED, bitkv_backup(db, target, &options));
+    /* How many calls there are depends on how far the workers have come. */
+    unsigned at = 0;
+    int rc = BITKV_ERR_CANCELED;
+    while (rc == BITKV_ERR_CANCELED) {
+        cancel = (struct cancel){.at = ++at};
+        rc = bitkv_backup(db, target, &options);
         assert_false(is_there(partial));
-        assert_true(contents_of(target) == before);
+        assert_true(rc == BITKV_OK || contents_of(target) == before);
     }
+    ok(rc);
+    assert_true(at > 2); /* one for each partition at least */
     remove_tree(target);
     cancel = (struct cancel){.at = 1};
     fails(BITKV_ERR_CANCELED, bitkv_backup(db, target, &options));
