@@ -463,6 +463,7 @@ int lab_open(bitkv **db, const char *path, struct lab_open how)
     options.read_only = how.read_only;
     options.strict_recovery = how.strict;
     options.io_mode = how.io_mode;
+    options.auto_compact = !how.by_hand;
     options.create_if_missing = false;
     options.max_file_size = how.max_file_size != 0 ? how.max_file_size : 64u << 10;
     static struct lab_log_lines nobody;

@@ -114,6 +114,7 @@ struct lab_log_lines {
 
 struct lab_open {
     bool read_only, strict;
+    bool by_hand; /* files stay what they are unless bitkv_compact() is called */
     bitkv_io_mode io_mode;
     uint64_t max_file_size; /* 0: the smallest */
     struct lab_log_lines *lines;
