@@ -475,6 +475,9 @@ void bkv_segments_free(struct bkv_partition *p)
         p->removed = s->next_removed;
         free_segment(s);
     }
+    struct bkv_segment *output = bkv_install_give_up(p);
+    if (output != NULL)
+        free_segment(output);
     bkv_mfree(p->free_numbers);
     while (p->retired != NULL) {
         struct bkv_retired *r = p->retired;

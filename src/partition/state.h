@@ -240,6 +240,7 @@ struct bkv_partition {
     _Atomic bool reserve_owed;      /* used up: freed space is its first */
     _Atomic bool out_of_space;      /* a write found none: any garbage is worth a run */
     _Atomic bool reclaim_asked;     /* segments have been taken out, or a hold has ended */
+    struct bkv_unmoved *unmoved;    /* under layout_mutex: a run that memory was lacking for */
     _Atomic uint64_t compactions, compact_read, compact_written, expired;
 
     struct bkv_followed followed; /* read-only; under the store's refresh_mutex */
@@ -453,6 +454,12 @@ int bkv_checkpoint_write(struct bkv_partition *p);
 /* Worker's: there may be something to compact. */
 void bkv_compactor_wake(struct bkv_partition *p);
 void bkv_compactor_stop(struct bkv_partition *p);
+/* install.c, under layout_mutex: the end of a run that memory was lacking for, if
+ * there is one. What needs the list of segments and the KeyDir's locations to fit
+ * each other has it made first. BITKV_ERR_NO_MEMORY. */
+int bkv_install_go_on(struct bkv_partition *p);
+/* When nobody else is there: forgets it. Its output, which no list has; or NULL. */
+struct bkv_segment *bkv_install_give_up(struct bkv_partition *p);
 /* Worker's: unlinks and frees the segments that were replaced and that nobody can
  * be using any more. True if some are left that no hold keeps: try again soon. */
 bool bkv_removed_reclaim(struct bkv_partition *p);

@@ -1,0 +1,172 @@
+/* SPDX-License-Identifier: MIT */
+/* Bugs of compaction that were found by other means, each with a test of its own. */
+#include "api/compaction.h"
+
+#include "base/memory.h"
+
+#include <stdatomic.h>
+
+/* --- no memory from the moment that an output has its name ------------------------------ */
+
+static struct bkv_io_ops scarce_ops;
+static _Atomic bool scarce;
+
+static int run_out_at_rename(int dirfd, const char *from, const char *to)
+{
+    int rc = bkv_io_kernel.renameat(dirfd, from, to);
+    if (strstr(to, "data_") != NULL)
+        atomic_store(&scarce, true);
+    return rc;
+}
+
+static bool unless_scarce(size_t size, void *user)
+{
+    (void)size, (void)user;
+    return !atomic_load(&scarce);
+}
+
+static void memory_runs_out(bool so)
+{
+    scarce_ops = quick_ops;
+    scarce_ops.renameat = run_out_at_rename;
+    bkv_io = so ? &scarce_ops : &quick_ops;
+    bkv_alloc_set_hook(so ? unless_scarce : NULL, NULL);
+    atomic_store(&scarce, false);
+}
+
+/* So many that copies of the KeyDir need more memory than it has left. */
+#define KEYS 20000u
+#define SIZE 40u
+
+/* Half of each file is dead; a snapshot makes every change to the KeyDir a copy. */
+static bitkv *open_with_garbage(const bitkv_options *o, bitkv_snapshot **snapshot)
+{
+    bitkv *db = open_with(o);
+    put_all(db, KEYS, 1, SIZE);
+    for (uint32_t key = 0; key < KEYS; key += 2)
+        put_version(db, key, 2, SIZE);
+    ok(bitkv_snapshot_create(db, snapshot));
+    return db;
+}
+
+static void expect_versions(bitkv *db)
+{
+    for (uint32_t key = 0; key < KEYS; key++)
+        expect_version(db, key, key % 2 == 0 ? 2 : 1, SIZE);
+    assert_int_equal(statistics_of(db).keys, KEYS);
+}
+
+static void expect_after_opening(bitkv_io_mode mode)
+{
+    bitkv_options o = by_hand(mode);
+    o.strict_recovery = true;
+    bitkv *db = open_with(&o);
+    expect_versions(db);
+    compact(db);
+    expect_versions(db);
+    assert_true(statistics_of(db).dead_bytes < 4096); /* marks */
+    ok(bitkv_close(db));
+}
+
+/* A run asked for memory for its last step again and again: so did the call that it
+ * was made by, and bitkv_close(). */
+static void a_compaction_without_memory_ends(void **state)
+{
+    (void)state;
+    for_both_modes(mode)
+    {
+        bitkv_options o = by_hand(mode);
+        bitkv_snapshot *snapshot;
+        bitkv *db = open_with_garbage(&o, &snapshot);
+        memory_runs_out(true);
+        fails(BITKV_ERR_NO_MEMORY, bitkv_compact(db, BITKV_ALL_PARTITIONS, NULL, NULL));
+        assert_true(atomic_load(&scarce));
+        atomic_store(&scarce, false);
+        expect_versions(db);
+        atomic_store(&scarce, true);
+        fails(BITKV_ERR_NO_MEMORY, bitkv_compact(db, BITKV_ALL_PARTITIONS, NULL, NULL));
+        memory_runs_out(false);
+        put_version(db, 0, 3, SIZE);
+        put_version(db, 0, 2, SIZE);
+        compact(db);
+        expect_versions(db);
+        (void)bitkv_snapshot_destroy(snapshot);
+        compact(db);
+        assert_true(statistics_of(db).dead_bytes < 4096); /* marks */
+        ok(bitkv_close(db));
+        expect_after_opening(mode);
+    }
+}
+
+static void a_close_without_memory_ends_a_compaction(void **state)
+{
+    (void)state;
+    for_both_modes(mode)
+    {
+        bitkv_options o = by_hand(mode);
+        bitkv_snapshot *snapshot;
+        bitkv *db = open_with_garbage(&o, &snapshot);
+        memory_runs_out(true);
+        fails(BITKV_ERR_NO_MEMORY, bitkv_compact(db, BITKV_ALL_PARTITIONS, NULL, NULL));
+        int rc = bitkv_close(db); /* no checkpoint: that is all */
+        memory_runs_out(false);
+        assert_true(rc == BITKV_OK || rc == BITKV_ERR_NO_MEMORY);
+        (void)bitkv_snapshot_destroy(snapshot);
+        expect_after_opening(mode);
+    }
+}
+
+static void a_close_without_memory_ends_the_compactor(void **state)
+{
+    (void)state;
+    for_both_modes(mode)
+    {
+        bitkv_options o = one_partition(mode);
+        o.fragmentation_threshold = 0.1;
+        bitkv_snapshot *snapshot;
+        bitkv *db = open_with(&o);
+        put_all(db, KEYS, 1, SIZE);
+        ok(bitkv_snapshot_create(db, &snapshot));
+        memory_runs_out(true);
+        char value[SIZE];
+        for (uint64_t i = 0; !atomic_load(&scarce); i++) {
+            uint32_t key = (uint32_t)(i % KEYS);
+            fill(value, sizeof value, (uint64_t)key << 32 | 1); /* what it has */
+            (void)bitkv_put(db, &key, sizeof key, value, sizeof value);
+        }
+        sleep_ms(20); /* it moves keys now, or asks for memory */
+        int rc = bitkv_close(db);
+        memory_runs_out(false);
+        assert_true(rc == BITKV_OK || rc == BITKV_ERR_NO_MEMORY);
+        (void)bitkv_snapshot_destroy(snapshot);
+        o.strict_recovery = true;
+        db = open_with(&o);
+        expect_all(db, KEYS, 1, SIZE);
+        assert_int_equal(statistics_of(db).keys, KEYS);
+        ok(bitkv_close(db));
+    }
+}
+
+static int set_up(void **state)
+{
+    quick_syncs(true);
+    return make_directory(state);
+}
+
+static int tear_down(void **state)
+{
+    quick_syncs(false);
+    return remove_directory(state);
+}
+
+#define QUICK_TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        QUICK_TEST(a_compaction_without_memory_ends),
+        QUICK_TEST(a_close_without_memory_ends_a_compaction),
+        QUICK_TEST(a_close_without_memory_ends_the_compactor),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
