@@ -1148,7 +1148,8 @@ typedef struct bitkv_recovery {
     uint64_t hint_records;         /**< replayed from hint files */
     uint64_t log_records;          /**< replayed from data files */
     uint64_t log_bytes;            /**< that those took */
-    uint64_t torn_tails;           /**< unsynced tails that were cut */
+    uint64_t torn_tails;           /**< unsynced tails that were cut; read-only: ends of logs
+                                    *   that no refresh has got beyond */
     uint64_t torn_tail_bytes;      /**< their length, zero fill aside */
     uint64_t damaged_regions;      /**< rot in the middle: skipped */
     uint64_t damaged_bytes;        /**< their length */

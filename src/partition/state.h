@@ -244,6 +244,7 @@ struct bkv_partition {
     _Atomic uint64_t compactions, compact_read, compact_written, expired;
 
     struct bkv_followed followed; /* read-only; under the store's refresh_mutex */
+    _Atomic bool log_went_on;     /* since a read-only opening, which judged its end too early */
 
     /* the worker */
     pthread_t thread;

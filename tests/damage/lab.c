@@ -448,6 +448,7 @@ static void on_log(void *user, bitkv_log_level level, const char *message)
 {
     /* Several threads may speak at once: counters only need not be exact. */
     struct lab_log_lines *lines = user;
+    __atomic_fetch_add(&lines->lines, 1, __ATOMIC_RELAXED);
     if (level == BITKV_LOG_WARNING)
         __atomic_fetch_add(&lines->warnings, 1, __ATOMIC_RELAXED);
     if (level == BITKV_LOG_ERROR)

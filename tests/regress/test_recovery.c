@@ -139,11 +139,59 @@ static void a_segment_begun_after_the_checkpoint_does_not_invalidate_it(void **s
     ok(bitkv_close(db));
 }
 
+static void count_warnings(void *user, bitkv_log_level level, const char *message)
+{
+    (void)message;
+    *(unsigned *)user += level >= BITKV_LOG_WARNING;
+}
+
+static uint64_t torn_tails_of(bitkv *db)
+{
+    bitkv_statistics s;
+    bitkv_statistics_init(&s);
+    ok(bitkv_stats(db, BITKV_ALL_PARTITIONS, &s));
+    return s.recovery.torn_tails;
+}
+
+/* A read-only opening that found a writer in the midst of a record, for longer than
+ * it cared to wait, told of a crash, and never took that back. */
+static void a_record_on_its_way_is_no_torn_tail(void **state)
+{
+    (void)state;
+    unsigned warnings = 0;
+    bitkv_options o = small_segments(BITKV_IO_PWRITE);
+    bitkv *db;
+    bitkv *follower;
+    ok(bitkv_open(&db, path, &o));
+    ok(bitkv_put(db, "a", 1, "1", 1));
+    char name[PATH_SIZE];
+    inside(name, path, "partition_0/data_1.db");
+    int fd = open(name, O_WRONLY | O_CLOEXEC);
+    off_t end = 64 + 24; /* behind the header and one record */
+    assert_int_equal(pwrite(fd, "half", 4, end + 8), 4);
+    o.read_only = true;
+    o.log = count_warnings;
+    o.log_user = &warnings;
+    ok(bitkv_open(&follower, path, &o));
+    assert_int_equal(torn_tails_of(follower), 1); /* nothing has explained it yet */
+    assert_int_equal(warnings, 0);
+    assert_int_equal(pwrite(fd, "\0\0\0\0", 4, end + 8), 4);
+    (void)close(fd);
+    ok(bitkv_put(db, "b", 1, "2", 1));
+    ok(bitkv_refresh(follower));
+    ok(bitkv_exists(follower, "b", 1));
+    assert_int_equal(torn_tails_of(follower), 0);
+    assert_int_equal(warnings, 0);
+    ok(bitkv_close(follower));
+    ok(bitkv_close(db));
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        TEST(a_record_on_its_way_is_no_torn_tail),
         TEST(syncing_after_a_crash_takes_in_the_segments_that_it_left),
         TEST(a_crash_before_the_first_checkpoint_loses_nothing),
         TEST(a_segment_begun_after_the_checkpoint_does_not_invalidate_it),
