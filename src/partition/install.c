@@ -49,11 +49,12 @@ static int drop_checkpoint(struct bkv_partition *p)
     char name[BKV_NAME_SIZE];
     bkv_name_checkpoint(name, p->index);
     int rc = bkv_dir_unlink(&p->store->dir, name);
-    if (rc != BITKV_OK)
-        return rc;
-    atomic_store(&p->checkpoint_bytes, 0);
     bkv_name_partition(name, p->index);
-    return bkv_dir_sync(&p->store->dir, name);
+    if (rc == BITKV_OK)
+        rc = bkv_dir_sync(&p->store->dir, name);
+    if (rc == BITKV_OK) /* not before: the next run has to sync, too */
+        atomic_store(&p->checkpoint_bytes, 0);
+    return rc;
 }
 
 /* The output is known by its final name; the inputs are void. */

@@ -147,6 +147,65 @@ static void a_close_without_memory_ends_the_compactor(void **state)
     }
 }
 
+/* --- a checkpoint that was removed, but not durably --------------------------------------- */
+
+static struct bkv_io_ops watching_ops;
+static _Atomic int steps;      /* 0: nothing; 1: the checkpoint is gone; 2: and that synced */
+static _Atomic int sync_error; /* of the next sync of a directory behind that; 0: none */
+static _Atomic bool named_early;
+
+static int watch_unlink(int dirfd, const char *name)
+{
+    if (strstr(name, "keydir.ckp") != NULL)
+        atomic_store(&steps, 1);
+    return bkv_io_kernel.unlinkat(dirfd, name);
+}
+
+static int watch_fsync(int fd)
+{
+    struct stat status;
+    if (atomic_load(&steps) != 1 || fstat(fd, &status) != 0 || !S_ISDIR(status.st_mode))
+        return 0;
+    errno = atomic_exchange(&sync_error, 0);
+    if (errno != 0)
+        return -1;
+    atomic_store(&steps, 2);
+    return 0;
+}
+
+static int watch_rename(int dirfd, const char *from, const char *to)
+{
+    if (strstr(to, "data_") != NULL && atomic_load(&steps) == 1)
+        atomic_store(&named_early, true);
+    return bkv_io_kernel.renameat(dirfd, from, to);
+}
+
+/* A second run took the failed sync for one that had been made. */
+static void an_output_waits_until_the_checkpoint_is_durably_gone(void **state)
+{
+    (void)state;
+    bitkv *db = open_by_hand(BITKV_IO_AUTO);
+    put_all(db, 600, 1, 500);
+    put_all(db, 600, 2, 500);
+    ok(bitkv_close(db)); /* with a checkpoint */
+    db = open_by_hand(BITKV_IO_AUTO);
+    watching_ops = quick_ops;
+    watching_ops.unlinkat = watch_unlink;
+    watching_ops.fsync = watch_fsync;
+    watching_ops.renameat = watch_rename;
+    atomic_store(&steps, 0);
+    atomic_store(&sync_error, EIO);
+    bkv_io = &watching_ops;
+    fails(BITKV_ERR_IO, bitkv_compact(db, BITKV_ALL_PARTITIONS, NULL, NULL));
+    assert_int_equal(atomic_load(&steps), 1);
+    compact(db);
+    assert_int_equal(atomic_load(&steps), 2);
+    assert_false(atomic_load(&named_early));
+    bkv_io = &quick_ops;
+    expect_all(db, 600, 2, 500);
+    ok(bitkv_close(db));
+}
+
 static int set_up(void **state)
 {
     quick_syncs(true);
@@ -167,6 +226,7 @@ int main(void)
         QUICK_TEST(a_compaction_without_memory_ends),
         QUICK_TEST(a_close_without_memory_ends_a_compaction),
         QUICK_TEST(a_close_without_memory_ends_the_compactor),
+        QUICK_TEST(an_output_waits_until_the_checkpoint_is_durably_gone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
