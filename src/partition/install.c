@@ -127,7 +127,7 @@ static void give_number_back(struct bkv_compaction *c)
     struct bkv_partition *p = c->p;
     (void)bkv_segment_close(p, c->output);
     bkv_lock(&p->lock);
-    (void)bkv_segment_number_free(p, c->output->number);
+    bkv_segment_number_free(p, c->output->number);
     bkv_unlock(&p->lock);
 }
 

@@ -380,14 +380,12 @@ static int list_files(struct bkv_recover *r)
 /* --- 3: numbers -------------------------------------------------------------- */
 
 /* Numbers below `next` that nobody has can be given away. */
-static int free_gaps(struct bkv_recover *r, uint32_t next)
+static void free_gaps(struct bkv_recover *r, uint32_t next)
 {
-    int rc = BITKV_OK;
-    for (uint32_t number = 0; number < next && rc == BITKV_OK; number++) {
+    for (uint32_t number = 0; number < next; number++) {
         if (bkv_segment_at(&r->p->table, number) == NULL)
-            rc = bkv_segment_number_free(r->p, number);
+            bkv_segment_number_free(r->p, number);
     }
-    return rc;
 }
 
 /* Segments of the checkpoint keep the numbers that its locations have; the
@@ -413,7 +411,8 @@ static int install_segments(struct bkv_recover *r)
             return rc;
         }
     }
-    return free_gaps(r, next);
+    free_gaps(r, next);
+    return BITKV_OK;
 }
 
 /* --- 5: repair

@@ -296,7 +296,8 @@ static inline struct bkv_segment *bkv_segment_at(const struct bkv_table *table, 
 /* A segment in memory, not yet in the table. */
 struct bkv_segment *bkv_segment_new(struct bkv_partition *p, uint64_t id);
 /* Gives it a number and appends it to the log's order. Under `lock` (or before
- * anybody else is there). BITKV_ERR_LIMIT, BITKV_ERR_NO_MEMORY. */
+ * anybody else is there). BITKV_ERR_LIMIT, BITKV_ERR_NO_MEMORY: then no number
+ * is used up. */
 int bkv_segment_install(struct bkv_partition *p, struct bkv_segment *segment);
 /* The same with the number that the segment has already: for recovery. */
 int bkv_segment_install_at(struct bkv_partition *p, struct bkv_segment *segment);
@@ -304,7 +305,7 @@ int bkv_segment_install_at(struct bkv_partition *p, struct bkv_segment *segment)
 int bkv_segment_number(struct bkv_partition *p, struct bkv_segment *segment);
 int bkv_segment_number_at(struct bkv_partition *p, struct bkv_segment *segment);
 /* The number may be given to another segment. Under `lock`. */
-int bkv_segment_number_free(struct bkv_partition *p, uint32_t number);
+void bkv_segment_number_free(struct bkv_partition *p, uint32_t number);
 /* For good: it leaves the table. False without memory: try later. */
 bool bkv_segment_close(struct bkv_partition *p, struct bkv_segment *segment);
 /* Takes the last one, which follows `before`, out again and frees it. */

@@ -206,6 +206,58 @@ static void an_output_waits_until_the_checkpoint_is_durably_gone(void **state)
     ok(bitkv_close(db));
 }
 
+/* --- numbers of segments -------------------------------------------------------------------- */
+
+static _Atomic bool no_memory;
+
+static bool unless_told(size_t size, void *user)
+{
+    (void)size, (void)user;
+    return !atomic_load(&no_memory);
+}
+
+/* A number that had been free was lost when its place could not be made, and one that
+ * was given back without memory. */
+static void no_number_is_lost_without_memory(void **state)
+{
+    (void)state;
+    enum { MANY = 1500 };
+    static struct bkv_segment *segments[MANY];
+    bitkv *db = open_by_hand(BITKV_IO_AUTO);
+    struct bkv_partition *p = db->partitions[0];
+    bkv_alloc_set_hook(unless_told, NULL);
+    bkv_lock(&p->lock);
+    uint32_t before = p->free_count;
+    uint32_t next = atomic_load(&p->next_number);
+    for (unsigned i = 0; i < MANY; i++) {
+        segments[i] = bkv_segment_new(p, 1000 + i);
+        assert_non_null(segments[i]);
+        atomic_store(&no_memory, true); /* most find their place there */
+        int rc = bkv_segment_number(p, segments[i]);
+        atomic_store(&no_memory, false);
+        if (rc != BITKV_OK)
+            ok(bkv_segment_number(p, segments[i]));
+    }
+    assert_int_equal(atomic_load(&p->next_number), next + MANY);
+    atomic_store(&no_memory, true);
+    for (unsigned i = 0; i < MANY; i++) {
+        (void)bkv_segment_close(p, segments[i]);
+        bkv_segment_number_free(p, segments[i]->number);
+    }
+    assert_int_equal(p->free_count, before + MANY);
+    /* One whose place is missing, as behind a gap that an opening found. */
+    struct bkv_segment *_Atomic *chunk = atomic_exchange(&p->table.chunks[2], NULL);
+    p->free_numbers[p->free_count - 1] = 2 * BKV_TABLE_FANOUT;
+    fails(BITKV_ERR_NO_MEMORY, bkv_segment_number(p, segments[0]));
+    assert_int_equal(p->free_count, before + MANY);
+    atomic_store(&p->table.chunks[2], chunk);
+    bkv_unlock(&p->lock);
+    bkv_alloc_set_hook(NULL, NULL);
+    for (unsigned i = 0; i < MANY; i++)
+        bkv_segment_unref(segments[i]);
+    ok(bitkv_close(db));
+}
+
 static int set_up(void **state)
 {
     quick_syncs(true);
@@ -227,6 +279,7 @@ int main(void)
         QUICK_TEST(a_close_without_memory_ends_a_compaction),
         QUICK_TEST(a_close_without_memory_ends_the_compactor),
         QUICK_TEST(an_output_waits_until_the_checkpoint_is_durably_gone),
+        QUICK_TEST(no_number_is_lost_without_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
