@@ -97,7 +97,8 @@ static int make_durable(struct bkv_compaction *c)
         rc = bkv_file_sync(&c->file);
     if (rc != BITKV_OK)
         return rc;
-    c->hint_open = false; /* finish cleans up by itself */
+    c->hint_open = false;                                   /* finish cleans up by itself */
+    c->hint.info.first_sequence = c->output->base_sequence; /* should the header be lost */
     rc = bkv_hint_finish(&c->hint, c->written, c->output->last_sequence, &hint_bytes);
     if (rc == BITKV_OK) {
         atomic_store(&c->output->hint_bytes, hint_bytes);

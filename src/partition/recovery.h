@@ -16,6 +16,7 @@ struct bkv_found {
     uint64_t file_size;
     uint64_t base_sequence;
     uint64_t range_last; /* of a compacted segment: it stands for all up to here */
+    uint64_t hint_last;  /* of one without a header: what its hint says; 0: nothing */
     enum bkv_segment_state state;
     bool compacted;
     bool hint; /* there is a hint file, and nothing wrong with it so far */
@@ -100,6 +101,11 @@ static inline bool bkv_place_before(struct bkv_place a, struct bkv_place b)
 {
     return a.file < b.file || (a.file == b.file && a.offset < b.offset);
 }
+
+/* headless.c: a file without a valid header. What it is, by what is in it; then, when
+ * all are known, which of them compaction has made. */
+int bkv_headless_judge(struct bkv_recover *r, struct bkv_found *f, const struct bkv_file *file);
+void bkv_headless_outputs(struct bkv_recover *r);
 
 /* recovery_load.c */
 int bkv_recover_checkpoint(struct bkv_recover *r);

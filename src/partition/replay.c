@@ -586,13 +586,13 @@ static int replay_segment(struct bkv_recover *r, size_t index)
     struct bkv_found *f = &r->found[index];
     uint64_t from = index == r->start.file ? r->start.offset : BKV_SEGMENT_HEADER;
     bool used;
+    if (f->compacted) /* it was durable as a whole before it had its name */
+        raise_durable(r, (struct bkv_place){.file = index, .offset = f->file_size});
     int rc = check_header(r, index);
     if (rc == BITKV_OK && !r->cut)
         rc = check_joint(r, index);
     if (rc != BITKV_OK || r->cut)
         return rc;
-    if (f->compacted) /* it was durable as a whole before it had its name */
-        raise_durable(r, (struct bkv_place){.file = index, .offset = f->file_size});
     rc = replay_hint(r, f, from, &used);
     if (rc == BITKV_OK && !used)
         rc = replay_log(r, index, from);

@@ -206,6 +206,108 @@ static void an_output_waits_until_the_checkpoint_is_durably_gone(void **state)
     ok(bitkv_close(db));
 }
 
+/* --- an output that has lost its header, beside its inputs ---------------------------------- */
+
+#define GONE 150u
+
+static void expect_merged(bitkv *db)
+{
+    expect_absent(db, 0, GONE);
+    for (uint32_t key = GONE; key < 400; key++)
+        expect_version(db, key, 2, 100);
+    assert_int_equal(statistics_of(db).keys, 400 - GONE);
+}
+
+/* All files as they are between the rename and the first unlink: a snapshot keeps them. */
+static unsigned make_inputs_and_output(const char *copy, unsigned inputs[static 32],
+                                       unsigned *count)
+{
+    bitkv_snapshot *snapshot;
+    bitkv *db = open_by_hand(BITKV_IO_AUTO);
+    put_all(db, 400, 1, 700);
+    delete_all(db, 0, GONE);
+    for (uint32_t key = GONE; key < 400; key++)
+        put_version(db, key, 2, 100);
+    ok(bitkv_snapshot_create(db, &snapshot));
+    compact(db);
+    put_version(db, 400, 1, 10); /* the log goes on behind it */
+    delete_all(db, 400, 401);
+    copy_tree(path, copy);
+    unsigned output = 0;
+    for (const struct bkv_segment *s = atomic_load(&db->partitions[0]->first); s != NULL;
+         s = atomic_load(&s->next)) {
+        if (s->kind != BKV_SEGMENT_COMPACTED)
+            continue;
+        assert_int_equal(output, 0); /* all in one */
+        output = (unsigned)s->id;
+    }
+    *count = 0;
+    for (const struct bkv_segment *s = db->partitions[0]->removed; s != NULL; s = s->next_removed)
+        inputs[(*count)++] = (unsigned)s->id;
+    ok(bitkv_snapshot_destroy(snapshot));
+    ok(bitkv_close(db));
+    return output;
+}
+
+static void remove_segment(unsigned id)
+{
+    char name[64];
+    char full[PATH_SIZE];
+    (void)snprintf(name, sizeof name, "data_%u.db", id);
+    (void)unlink(in_partition(full, name));
+    (void)snprintf(name, sizeof name, "hint_%u.ht", id);
+    (void)unlink(in_partition(full, name));
+}
+
+static void open_without_header(unsigned output)
+{
+    char name[64];
+    char full[PATH_SIZE];
+    (void)snprintf(name, sizeof name, "data_%u.db", output);
+    flip_byte(in_partition(full, name), 50);
+    bitkv_options o = by_hand(BITKV_IO_AUTO);
+    o.strict_recovery = true;
+    bitkv *db = NULL;
+    fails(BITKV_ERR_CORRUPT, bitkv_open(&db, path, &o));
+    for (int again = 0; again < 3; again++) {
+        db = open_by_hand(BITKV_IO_AUTO);
+        assert_true(statistics_of(db).recovery.damaged_regions > 0);
+        expect_merged(db);
+        ok(bitkv_close(db));
+    }
+    db = open_by_hand(BITKV_IO_AUTO);
+    put_all(db, 400, 3, 700); /* all of it is dead: the next run takes it */
+    delete_all(db, 0, 400);
+    compact(db);
+    expect_absent(db, 0, 400);
+    ok(bitkv_close(db));
+    db = open_with(&o);
+    expect_absent(db, 0, 400);
+    ok(bitkv_close(db));
+}
+
+/* It was taken for a part of the stream, beside which its inputs counted: what had
+ * been deleted among them was back once the tombstones' file was gone. */
+static void an_output_without_a_header_stands_for_its_inputs(void **state)
+{
+    (void)state;
+    char copy[PATH_SIZE];
+    inside(copy, directory, "copy");
+    unsigned inputs[32];
+    unsigned count;
+    unsigned output = make_inputs_and_output(copy, inputs, &count);
+    assert_true(count > 2);
+    for (unsigned only = 0; only <= count; only++) { /* the last time: all of them */
+        remove_tree(path);
+        copy_tree(copy, path);
+        for (unsigned i = 0; i < count && only < count; i++) {
+            if (i != only)
+                remove_segment(inputs[i]);
+        }
+        open_without_header(output);
+    }
+}
+
 /* --- numbers of segments -------------------------------------------------------------------- */
 
 static _Atomic bool no_memory;
@@ -279,6 +381,7 @@ int main(void)
         QUICK_TEST(a_close_without_memory_ends_a_compaction),
         QUICK_TEST(a_close_without_memory_ends_the_compactor),
         QUICK_TEST(an_output_waits_until_the_checkpoint_is_durably_gone),
+        QUICK_TEST(an_output_without_a_header_stands_for_its_inputs),
         QUICK_TEST(no_number_is_lost_without_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
