@@ -11,6 +11,8 @@
 #include "partition/recovery.h"
 
 #include "base/bytes.h"
+#include "base/error.h"
+#include "base/memory.h"
 #include "log/filename.h"
 
 #include <string.h>
@@ -58,14 +60,30 @@ static int find_base_sequence(struct bkv_recover *r, struct bkv_found *f,
     return ask_hint(r, f, known);
 }
 
+#define PAGE 4096u
+
+/* Did the first page not reach the disk? */
+static int first_page_is_zero(const struct bkv_file *file, bool *zero)
+{
+    uint8_t bytes[PAGE] = {0};
+    size_t got;
+    int rc = bkv_file_read(file, bytes, sizeof bytes, 0, &got);
+    *zero = rc == BITKV_OK;
+    for (size_t i = 0; i < got && *zero; i++)
+        *zero = bytes[i] == 0;
+    return rc;
+}
+
 /* No valid header. One that was never used, or whose header was being written
  * when the process died, has nothing behind it. Otherwise the header is lost,
  * by rot or because its page did not reach the disk: replay.c tells which by
- * its place in the log. With no place in it either, the file is left alone. */
+ * its place in the log. With no place in it either, the file is left alone, unless
+ * it is a large record without its beginning: bkv_headless_lost() judges that. */
 int bkv_headless_judge(struct bkv_recover *r, struct bkv_found *f, const struct bkv_file *file)
 {
     bool known;
     bool zeros;
+    bool blank = f->state == BKV_SEGMENT_BLANK;
     int rc = find_base_sequence(r, f, file, &known, &zeros);
     if (rc != BITKV_OK)
         return rc;
@@ -73,6 +91,10 @@ int bkv_headless_judge(struct bkv_recover *r, struct bkv_found *f, const struct 
     if (known || zeros)
         return BITKV_OK;
     f->state = BKV_SEGMENT_FOREIGN;
+    if (blank)
+        rc = first_page_is_zero(file, &f->lost);
+    if (rc != BITKV_OK || f->lost)
+        return rc;
     return bkv_recover_damage(r, file->name, 0, f->file_size, "no record in it verifies");
 }
 
@@ -109,4 +131,75 @@ void bkv_headless_outputs(struct bkv_recover *r)
         f->range_last = f->hint_last;
         f->segment->kind = BKV_SEGMENT_COMPACTED;
     }
+}
+
+/* --- files without a place in the log ------------------------------------------------------ */
+
+int bkv_headless_note_lost(struct bkv_recover *r, const struct bkv_found *f)
+{
+    struct bkv_lost *larger = bkv_realloc(r->lost, (r->lost_count + 1) * sizeof *larger);
+    if (larger == NULL)
+        return bkv_error(BITKV_ERR_NO_MEMORY, "no memory to list a partition");
+    r->lost = larger;
+    r->lost[r->lost_count++] = (struct bkv_lost){.id = f->id, .size = f->file_size};
+    return BITKV_OK;
+}
+
+bool bkv_headless_is_lost(const struct bkv_recover *r, uint64_t id)
+{
+    for (size_t i = 0; i < r->lost_count; i++) {
+        if (r->lost[i].id == id)
+            return true;
+    }
+    return false;
+}
+
+static bool has_hint(const struct bkv_recover *r, uint64_t id)
+{
+    for (size_t i = 0; i < r->orphan_count; i++) {
+        if (r->orphan_hints[i] == id)
+            return true;
+    }
+    return false;
+}
+
+/* Is something missing in what the checkpoint covers? Replay has not looked there. */
+static bool covered_has_gap(const struct bkv_recover *r)
+{
+    uint64_t last = 0;
+    for (size_t i = 0; r->adopted && i <= r->start.file; i++) {
+        if (r->found[i].base_sequence != last + 1)
+            return true;
+        last = r->found[i].checkpoint_last;
+    }
+    return false;
+}
+
+/* A file that was durable has left a gap in the log that goes on behind it, or has a
+ * hint. If there is neither, it lies behind the log's end. */
+int bkv_headless_lost(struct bkv_recover *r)
+{
+    struct bkv_partition *p = r->p;
+    bool whole = p->recovery.damaged_regions == 0 && !r->checkpoint_rejected && !covered_has_gap(r);
+    for (size_t i = 0; i < r->lost_count; i++) {
+        struct bkv_lost *lost = &r->lost[i];
+        char name[BKV_NAME_SIZE];
+        bkv_name_data(name, p->index, lost->id);
+        if (!whole || has_hint(r, lost->id)) {
+            int rc = bkv_recover_damage(r, name, 0, lost->size, "no record in it verifies");
+            if (rc != BITKV_OK)
+                return rc;
+            continue;
+        }
+        if (bkv_recover_doubts(r, name, 0))
+            return BKV_READ_AGAIN;
+        p->recovery.torn_tails += !r->cut && !r->lost_torn;
+        p->recovery.torn_tail_bytes += lost->size;
+        lost->torn = r->lost_torn = true;
+        if (!p->store->options.read_only)
+            bkv_log(p->store, BITKV_LOG_WARNING,
+                    "%s/%s: unsynced tail of a crash, without its beginning; removed",
+                    p->store->dir.path, name);
+    }
+    return BITKV_OK;
 }

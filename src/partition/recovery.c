@@ -211,6 +211,8 @@ static int sift(struct bkv_recover *r)
             bkv_name_data(name, r->p->index, f.id);
             if (f.state == BKV_SEGMENT_BLANK && rc == BITKV_OK)
                 rc = remove_leftover(r, name);
+            if (f.lost && rc == BITKV_OK)
+                rc = bkv_headless_note_lost(r, &f);
             bkv_segment_unref(f.segment);
             continue;
         }
@@ -288,7 +290,7 @@ static int match_hints(struct bkv_recover *r)
         matched += f->hint;
     }
     for (size_t i = 0; i < r->orphan_count && matched < r->orphan_count; i++) {
-        bool owned = false;
+        bool owned = bkv_headless_is_lost(r, r->orphan_hints[i]);
         for (size_t k = 0; k < r->count && !owned; k++)
             owned = r->found[k].id == r->orphan_hints[i];
         char name[BKV_NAME_SIZE];
@@ -389,12 +391,12 @@ static int trim_file(struct bkv_recover *r, struct bkv_found *f)
     return rc;
 }
 
-static int drop_file(struct bkv_recover *r, const struct bkv_found *f)
+static int drop_file(struct bkv_recover *r, uint64_t id)
 {
     char name[BKV_NAME_SIZE];
-    bkv_name_hint(name, r->p->index, f->id);
+    bkv_name_hint(name, r->p->index, id);
     int rc = bkv_dir_unlink(&r->p->store->dir, name);
-    bkv_name_data(name, r->p->index, f->id);
+    bkv_name_data(name, r->p->index, id);
     if (rc == BITKV_OK)
         rc = remove_leftover(r, name);
     return rc;
@@ -425,9 +427,15 @@ static int repair(struct bkv_recover *r)
 {
     bool dropped = false;
     int rc = drop_rejected(r, &dropped);
+    for (size_t i = 0; i < r->lost_count && rc == BITKV_OK; i++) {
+        if (!r->lost[i].torn)
+            continue;
+        rc = drop_file(r, r->lost[i].id);
+        dropped = true;
+    }
     for (size_t i = r->count; i-- > 0 && rc == BITKV_OK;) {
         struct bkv_found *f = &r->found[i];
-        rc = f->dropped ? drop_file(r, f) : trim_file(r, f);
+        rc = f->dropped ? drop_file(r, f->id) : trim_file(r, f);
         dropped = dropped || f->dropped;
     }
     if (rc != BITKV_OK || !dropped)
@@ -546,6 +554,7 @@ static void recover_free(struct bkv_recover *r)
     bkv_groups_free(r);
     bkv_mfree(r->found);
     bkv_mfree(r->orphan_hints);
+    bkv_mfree(r->lost);
     bkv_mfree(r);
 }
 
@@ -603,6 +612,8 @@ static int read_log(struct bkv_recover *r)
     }
     if (rc == BITKV_OK)
         rc = bkv_replay(r);
+    if (rc == BITKV_OK)
+        rc = bkv_headless_lost(r);
     /* Such as a file that was trimmed while it was read. */
     if (rc == BITKV_ERR_CORRUPT && bkv_recover_doubts(r, bitkv_error_context(), 0))
         rc = BKV_READ_AGAIN;
