@@ -1148,7 +1148,8 @@ typedef struct bitkv_recovery {
     uint64_t hint_records;         /**< replayed from hint files */
     uint64_t log_records;          /**< replayed from data files */
     uint64_t log_bytes;            /**< that those took */
-    uint64_t torn_tails;           /**< unsynced tails that were cut */
+    uint64_t torn_tails;           /**< unsynced tails that were cut; read-only: ends of logs
+                                    *   that no refresh has got beyond */
     uint64_t torn_tail_bytes;      /**< their length, zero fill aside */
     uint64_t damaged_regions;      /**< rot in the middle: skipped */
     uint64_t damaged_bytes;        /**< their length */
@@ -1267,8 +1268,9 @@ BITKV_API void bitkv_backup_options_init_sized(bitkv_backup_options *options, si
  *
  * Of a database that was opened read-only, the moment is that of its opening or its
  * last refresh.
- * Files that a writer's compaction has removed since cannot be backed up: that is
- * BITKV_ERR_IO, and the earlier backup stays.
+ * If a writer's compaction has removed files since, it refreshes and takes that moment
+ * instead; BITKV_ERR_IO, and the earlier backup stays, if that goes on faster than the
+ * files can be stored.
  *
  * Open it read-only, or a copy of it (`cp -r`); opened for writing, it is a
  * backup no more, and no later backup takes its place.

@@ -157,8 +157,8 @@ static const struct command commands[] = {
         .summary = "make a backup, or bring one up to date",
         .description = "TARGET is not there yet, empty, or an earlier backup of this database,\n"
                        "which is replaced when the new one is complete. Files that are never\n"
-                       "changed again are shared with the database by hard links. Of a database\n"
-                       "that a program has open, only the program can make a backup.",
+                       "changed again are shared with the database by hard links. A program\n"
+                       "may have the database open, and write.",
         .options = OPTION_BIT(OPTION_VERIFY) | OPTION_BIT(OPTION_NO_LINKS) | OPTIONS_READER,
         .arguments_min = 1,
         .arguments_max = 1,

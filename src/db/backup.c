@@ -6,7 +6,8 @@
  *   2  <target>.partial: made, locked, emptied of what a crash left, marked
  *   3  the moment: all partitions locked, in order of their index, their
  *      segments noted, holds begun; microseconds
- *   4  their files linked or copied, synced, verified (partition/backup.c)
+ *   4  their files linked or copied, synced, verified (partition/backup.c); of a
+ *      follower whose writer has unlinked some: once more from 3, after a refresh
  *   5  MANIFEST, last of all; then the swap, one system call; parent synced
  *   6  the earlier backup, now <target>.partial, removed
  *
@@ -243,13 +244,39 @@ static void end_moment(struct backup *b)
 
 /* --- 4 to 6 ------------------------------------------------------------------------ */
 
-static int fill(struct backup *b)
+static int fill_once(struct backup *b)
 {
     int rc = take_moment(b);
     for (uint32_t i = 0; i < b->db->partition_count && rc == BITKV_OK; i++)
         rc = bkv_backup_store(&b->parts[i], &b->job);
     end_moment(b);
     return rc == BITKV_OK ? bkv_manifest_write(&b->to, &b->db->store.manifest) : rc;
+}
+
+/* How often a follower takes a later moment, when its writer has unlinked files. */
+#define MOMENTS_MAX 10u
+
+/* All that was stored is of another moment. */
+static int begin_anew(struct backup *b, unsigned attempt)
+{
+    bkv_sleep_us(attempt * 1000);
+    int rc = empty_partial(b);
+    if (rc == BITKV_OK)
+        rc = bkv_marker_write(&b->to, BKV_MARKER_BACKUP, b->db->store.manifest.database_id);
+    b->job.report = (bitkv_backup_report){0};
+    b->job.total = b->job.done; /* goes on from there */
+    return rc == BITKV_OK ? bkv_store_refresh(&b->db->store) : rc;
+}
+
+static int fill(struct backup *b)
+{
+    int rc = fill_once(b);
+    for (unsigned i = 1; rc == BKV_READ_AGAIN && i < MOMENTS_MAX; i++) {
+        rc = begin_anew(b, i);
+        if (rc == BITKV_OK)
+            rc = fill_once(b);
+    }
+    return rc == BKV_READ_AGAIN ? BITKV_ERR_IO : rc;
 }
 
 static void remove_earlier(struct backup *b)

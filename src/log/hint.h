@@ -81,8 +81,8 @@ struct bkv_hint_info {
     uint8_t database_id[16];
     uint64_t data_size;      /* bytes of the segment, all described */
     uint64_t count;          /* entries; out of the reader, and counted by the writer */
-    uint64_t first_sequence; /* of the first entry; 0: there is none */
-    uint64_t last_sequence;  /* in the segment, marks included */
+    uint64_t first_sequence; /* of the first entry; 0: there is none. Compacted: of the range */
+    uint64_t last_sequence;  /* in the segment, marks included. Compacted: of the range */
     struct bkv_summary summary;
 };
 

@@ -44,6 +44,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 /* Segments that may come between counting them and noting them. */
@@ -476,6 +477,28 @@ static int store_segment(struct bkv_backup_job *job, struct bkv_partition *p,
     return is_finished(what) ? store_finished(&item) : store_copy(&item);
 }
 
+/* A follower's writer unlinks what he has compacted: was it that? */
+static int gone_or(int rc, struct bkv_backup_job *job, struct bkv_partition *p,
+                   const struct bkv_backup_segment *what)
+{
+    if (rc == BITKV_OK || !p->store->options.read_only ||
+        atomic_load_explicit(job->stop, memory_order_relaxed))
+        return rc;
+    char context[BKV_ERROR_CONTEXT_SIZE];
+    char name[BKV_NAME_SIZE];
+    bool data = true;
+    bool hint = true;
+    uint64_t size;
+    (void)snprintf(context, sizeof context, "%s", bitkv_error_context());
+    bkv_name_data(name, p->index, what->id);
+    (void)size_in(&p->store->dir, name, &data, &size);
+    bkv_name_hint(name, p->index, what->id);
+    if (is_finished(what))
+        (void)size_in(&p->store->dir, name, &hint, &size);
+    bkv_error_context_set(context);
+    return data && hint ? rc : BKV_READ_AGAIN;
+}
+
 int bkv_backup_store(struct bkv_backup_part *part, struct bkv_backup_job *job)
 {
     char folder[BKV_NAME_SIZE];
@@ -484,6 +507,7 @@ int bkv_backup_store(struct bkv_backup_part *part, struct bkv_backup_job *job)
         return bkv_error_sys(errno, "cannot create directory %s/%s", job->to->path, folder);
     int rc = BITKV_OK;
     for (size_t i = 0; i < part->count && rc == BITKV_OK; i++)
-        rc = store_segment(job, part->partition, &part->segments[i]);
+        rc = gone_or(store_segment(job, part->partition, &part->segments[i]), job, part->partition,
+                     &part->segments[i]);
     return rc == BITKV_OK ? bkv_dir_sync(job->to, folder) : rc;
 }

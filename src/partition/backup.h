@@ -42,6 +42,7 @@ int bkv_backup_reserve(struct bkv_backup_part *part, struct bkv_partition *parti
 bool bkv_backup_fits(const struct bkv_backup_part *part);
 void bkv_backup_note(struct bkv_backup_part *part);
 uint64_t bkv_backup_bytes(const struct bkv_backup_part *part);
+/* BKV_READ_AGAIN: a follower's file is gone; refresh, and begin anew. */
 int bkv_backup_store(struct bkv_backup_part *part, struct bkv_backup_job *job);
 /* Also of a part that was only reserved. */
 void bkv_backup_end(struct bkv_backup_part *part);

@@ -21,13 +21,15 @@
  *   3. a place in the KeyDir for every key. One that is new gets the location of
  *      the group's header: who finds that reads no put of his key, looks again
  *      under the lock, and so waits for the outcome
- *   4. tails, sequence numbers and KeyDirs: nothing of this can fail
+ *   4. the checksum of the first group's last record, which was left wrong in 2: a
+ *      follower, who sees all bytes, takes a batch for whole from here on
+ *   5. tails, sequence numbers and KeyDirs: nothing of this can fail
  *
  * So no reader sees anything of a batch that fails; a batch that succeeds
- * appears key by key within step 4.
+ * appears key by key within step 5.
  *
  * Failure modes: 1 fails: nothing has changed, but that a full segment may have
- * been sealed. 2 or 3 fails: the new keys are taken out of the KeyDirs, and the
+ * been sealed. 2, 3 or 4 fails: the new keys are taken out of the KeyDirs, and the
  * bytes are zeroed. They have to be: they are valid records of the sequence
  * numbers that come next, and what was left of them behind a shorter record, or
  * at the end of a segment that is sealed then, recovery would take for more of
@@ -159,14 +161,10 @@ static void finish_records(const struct bkv_group *g)
     }
 }
 
-/* The group's bytes go behind the tail. */
-static int copy_out(const struct bkv_group *g)
+static int check_mapping(const struct bkv_group *g)
 {
     struct bkv_partition *p = g->partition;
     const struct bkv_tail *tail = &p->tail;
-    if (!g->by_mapping)
-        return bkv_file_write(&tail->mapping->file, g->bytes, g->size, tail->offset);
-    memcpy(tail->base + tail->offset, g->bytes, g->size);
     if (BKV_LIKELY(!bkv_mapping_faulted(tail->mapping)))
         return BITKV_OK;
     atomic_store(&p->failed, BITKV_ERR_IO);
@@ -174,6 +172,16 @@ static int copy_out(const struct bkv_group *g)
                      "I/O error under the mapping of %s at offset %llu; partition %u refuses "
                      "writes until reopened",
                      tail->mapping->file.name, (unsigned long long)tail->offset, p->index);
+}
+
+/* The group's bytes go behind the tail. */
+static int copy_out(const struct bkv_group *g)
+{
+    const struct bkv_tail *tail = &g->partition->tail;
+    if (!g->by_mapping)
+        return bkv_file_write(&tail->mapping->file, g->bytes, g->size, tail->offset);
+    memcpy(tail->base + tail->offset, g->bytes, g->size);
+    return check_mapping(g);
 }
 
 static int write_bytes(struct bkv_group *groups, size_t count, size_t index,
@@ -184,7 +192,28 @@ static int write_bytes(struct bkv_group *groups, size_t count, size_t index,
     finish_records(g);
     g->by_mapping = bkv_tail_by_mapping(g->partition, g->size, durability);
     g->written = true; /* a part of it, at least */
-    return copy_out(g);
+    if (index > 0)
+        return copy_out(g);
+    uint8_t *crc = g->bytes + g->records[g->count - 1].offset + BKV_RECORD_CRC;
+    uint32_t whole = bkv_get32(crc);
+    bkv_put32(crc, ~whole);
+    int rc = copy_out(g);
+    bkv_put32(crc, whole);
+    return rc;
+}
+
+/* The first group's last record verifies now, and with it the batch is there for a
+ * follower, who reads the bytes. All others are written before. */
+static int close_batch(const struct bkv_group *g)
+{
+    const struct bkv_tail *tail = &g->partition->tail;
+    uint64_t at = g->records[g->count - 1].offset + BKV_RECORD_CRC;
+    if (!g->by_mapping)
+        return bkv_file_write(&tail->mapping->file, g->bytes + at, sizeof(uint32_t),
+                              tail->offset + at);
+    atomic_thread_fence(memory_order_release);
+    memcpy(tail->base + tail->offset + at, g->bytes + at, sizeof(uint32_t));
+    return check_mapping(g);
 }
 
 /* --- 3: places in the KeyDir ----------------------------------------------------------------- */
@@ -261,7 +290,7 @@ static void take_back(struct bkv_group *groups, size_t count)
     bkv_error_context_set(context);
 }
 
-/* --- 4: it happens ---------------------------------------------------------------------------- */
+/* --- 5: it happens ---------------------------------------------------------------------------- */
 
 static inline void add_relaxed(_Atomic uint64_t *counter, uint64_t n)
 {
@@ -334,7 +363,8 @@ static int prepare_all(struct bkv_group *groups, size_t count, bitkv_durability 
         if (rc != BITKV_OK)
             return rc;
     }
-    return BITKV_OK;
+    *at = 0;
+    return close_batch(&groups[0]);
 }
 
 /* Under all locks, in the order of the head of this file. */

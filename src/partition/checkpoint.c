@@ -183,7 +183,9 @@ static int write_checkpoint(struct bkv_partition *p)
 int bkv_checkpoint_write(struct bkv_partition *p)
 {
     (void)pthread_mutex_lock(&p->layout_mutex);
-    int rc = write_checkpoint(p);
+    int rc = bkv_install_go_on(p);
+    if (rc == BITKV_OK)
+        rc = write_checkpoint(p);
     (void)pthread_mutex_unlock(&p->layout_mutex);
     return rc;
 }

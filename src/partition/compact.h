@@ -118,7 +118,8 @@ struct bkv_compaction {
 
 /* Copies what survives of the run and puts it in its place; when there is no
  * space, once more with the reserve's. The caller holds compact_mutex. After an
- * error nothing has changed. */
+ * error nothing has changed, but that without memory the end may still be to come
+ * (install.c). */
 int bkv_compact_run(struct bkv_partition *p, const struct bkv_run *run,
                     const struct bkv_pace *pace);
 
@@ -134,8 +135,11 @@ void bkv_compact_output_name(char name[BKV_NAME_SIZE], const struct bkv_partitio
 
 /* --- install.c ------------------------------------------------------------------------------ */
 
-/* The output is whole but for its sync. */
+/* The output is whole but for its sync. Without memory to move all keys it is in
+ * its place on disk all the same, and the rest is left to bkv_compact_go_on(). */
 int bkv_compact_install(struct bkv_compaction *c);
+/* Before a run is chosen: the one before may not have ended. BITKV_ERR_NO_MEMORY. */
+int bkv_compact_go_on(struct bkv_partition *p);
 
 /* --- reserve.c: under compact_mutex -------------------------------------------------------------
  */

@@ -146,8 +146,8 @@ static bool run_once(struct bkv_partition *p, uint64_t *wait_ns)
     }
     (void)pthread_mutex_lock(&p->compact_mutex);
     bkv_reserve_prepare(p);
-    bool found = bkv_run_choose(p, &look, &run);
-    int rc = BITKV_OK;
+    int rc = bkv_compact_go_on(p);
+    bool found = rc == BITKV_OK && bkv_run_choose(p, &look, &run);
     if (found) {
         uint64_t now = bkv_now_ns();
         struct background b = {
@@ -158,7 +158,7 @@ static bool run_once(struct bkv_partition *p, uint64_t *wait_ns)
         };
         struct bkv_pace pace = {.slice = background_slice, .user = &b};
         rc = bkv_compact_run(p, &run, &pace);
-    } else if (look.next_due_ms != 0) {
+    } else if (rc == BITKV_OK && look.next_due_ms != 0) {
         uint64_t now_ms = bkv_store_now_ms(p->store);
         *wait_ns = bkv_max64(1, look.next_due_ms - bkv_min64(now_ms, look.next_due_ms)) * 1000000u;
     }
@@ -295,12 +295,12 @@ static int run_by_hand(struct bkv_partition *p, uint64_t end, const struct bkv_p
                        uint64_t *after, bool *found)
 {
     struct bkv_run run;
-    int rc = BITKV_OK;
     atomic_fetch_add(&p->hands, 1);
     (void)pthread_mutex_lock(&p->compact_mutex);
     atomic_fetch_sub(&p->hands, 1);
     bkv_reserve_prepare(p);
-    *found = bkv_run_next(p, *after, end, &run);
+    int rc = bkv_compact_go_on(p);
+    *found = rc == BITKV_OK && bkv_run_next(p, *after, end, &run);
     if (*found) {
         uint64_t last = run.segments[run.count - 1]->last_sequence;
         rc = bkv_compact_run(p, &run, pace);

@@ -184,6 +184,16 @@ static int refresh_once(struct bkv_store *store)
     return rc;
 }
 
+/* What looked like a torn tail was a record on its way. */
+static void note_progress(struct bkv_store *store)
+{
+    for (uint32_t i = 0; i < store->manifest.partitions; i++) {
+        struct bkv_partition *p = store->partitions[i];
+        if (p->followed.sequence != p->followed.opened_sequence)
+            atomic_store(&p->log_went_on, true);
+    }
+}
+
 static int refresh_locked(struct bkv_store *store)
 {
     atomic_fetch_add(&store->refreshes, 1);
@@ -192,6 +202,7 @@ static int refresh_locked(struct bkv_store *store)
         bkv_sleep_us(i * i * 100);
         rc = refresh_once(store);
     }
+    note_progress(store);
     return rc == BKV_READ_AGAIN ? stale(store, bitkv_error_context()) : rc;
 }
 
@@ -199,11 +210,12 @@ int bkv_store_catch_up(struct bkv_store *store)
 {
     int rc = bkv_store_refresh(store);
     for (uint32_t i = 0; i < store->manifest.partitions; i++) {
-        struct bkv_partition *p = store->partitions[i];
-        if (p->followed.sequence == p->followed.opened_sequence)
-            continue;
-        p->recovery.torn_tails = 0; /* the log goes on there */
-        p->recovery.torn_tail_bytes = 0;
+        const struct bkv_partition *p = store->partitions[i];
+        if (p->recovery.torn_tails > 0 && !atomic_load(&p->log_went_on))
+            bkv_log(store, BITKV_LOG_INFO,
+                    "%s/partition_%" PRIu32 ": the end of the log does not verify: a write on its "
+                    "way, or the unsynced tail of a crash",
+                    store->dir.path, p->index);
     }
     return rc == BITKV_ERR_STALE ? BITKV_OK : rc;
 }

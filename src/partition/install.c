@@ -15,13 +15,15 @@
  * segments fit each other.
  *
  * Failure modes: before 4: nothing has changed but the missing checkpoint, which
- * only costs time at the next opening. In 5 the KeyDir may want memory (a
- * snapshot is open): then it is asked again until it has some; what is not
- * moved is read from the inputs meanwhile.
+ * only costs time at the next opening. In 5 and 6 the KeyDir may want memory (a
+ * snapshot is open): the run is left as it is then (bkv_partition.unmoved). Its
+ * output is the log's, what is not moved is read from the inputs, which stay in
+ * the list. It is gone on with before the next run, which could else take the same
+ * inputs, and before a checkpoint, whose table would have those that an opening
+ * removes. A close without it loses nothing: the files say all.
  */
 #include "partition/compact.h"
 
-#include "base/clock.h"
 #include "base/epoch.h"
 #include "base/error.h"
 #include "base/memory.h"
@@ -35,6 +37,16 @@
 /* Faulted in by one call. */
 #define FAULT_BYTES (1u << 20)
 
+/* A run whose output has its name. */
+struct bkv_unmoved {
+    struct bkv_run run;
+    struct bkv_segment *output;
+    struct bkv_move *moves;
+    size_t count;
+    size_t done; /* the moves before are made */
+    uint64_t written;
+};
+
 static int drop_checkpoint(struct bkv_partition *p)
 {
     p->checkpoint_valid = false;
@@ -43,11 +55,12 @@ static int drop_checkpoint(struct bkv_partition *p)
     char name[BKV_NAME_SIZE];
     bkv_name_checkpoint(name, p->index);
     int rc = bkv_dir_unlink(&p->store->dir, name);
-    if (rc != BITKV_OK)
-        return rc;
-    atomic_store(&p->checkpoint_bytes, 0);
     bkv_name_partition(name, p->index);
-    return bkv_dir_sync(&p->store->dir, name);
+    if (rc == BITKV_OK)
+        rc = bkv_dir_sync(&p->store->dir, name);
+    if (rc == BITKV_OK) /* not before: the next run has to sync, too */
+        atomic_store(&p->checkpoint_bytes, 0);
+    return rc;
 }
 
 /* The output is known by its final name; the inputs are void. */
@@ -90,7 +103,8 @@ static int make_durable(struct bkv_compaction *c)
         rc = bkv_file_sync(&c->file);
     if (rc != BITKV_OK)
         return rc;
-    c->hint_open = false; /* finish cleans up by itself */
+    c->hint_open = false;                                   /* finish cleans up by itself */
+    c->hint.info.first_sequence = c->output->base_sequence; /* should the header be lost */
     rc = bkv_hint_finish(&c->hint, c->written, c->output->last_sequence, &hint_bytes);
     if (rc == BITKV_OK) {
         atomic_store(&c->output->hint_bytes, hint_bytes);
@@ -120,7 +134,7 @@ static void give_number_back(struct bkv_compaction *c)
     struct bkv_partition *p = c->p;
     (void)bkv_segment_close(p, c->output);
     bkv_lock(&p->lock);
-    (void)bkv_segment_number_free(p, c->output->number);
+    bkv_segment_number_free(p, c->output->number);
     bkv_unlock(&p->lock);
 }
 
@@ -144,9 +158,9 @@ static struct bkv_hash hash_of(const struct bkv_move *move)
 
 /* Under the lock. Only a key that has just this location: what was put or
  * deleted since stays so. */
-static int move_one(struct bkv_compaction *c, const struct bkv_move *move)
+static int move_one(struct bkv_partition *p, const struct bkv_unmoved *u,
+                    const struct bkv_move *move)
 {
-    struct bkv_partition *p = c->p;
     struct bkv_entry entry = {.lo = move->lo, .packed = move->to};
     struct bkv_hash hash = bkv_entry_hash(&entry);
     if (bkv_entry_type(&entry) == BKV_RECORD_NONE) {
@@ -157,7 +171,7 @@ static int move_one(struct bkv_compaction *c, const struct bkv_move *move)
         }
         return rc == BITKV_NOT_FOUND ? BITKV_OK : rc;
     }
-    uint64_t to = bkv_location(c->output->number, 0, 0) | bkv_entry_location(&entry);
+    uint64_t to = bkv_location(u->output->number, 0, 0) | bkv_entry_location(&entry);
     int rc = bkv_keydir_replace(p->keydir, &hash, move->from, to);
     if (rc == BITKV_OK) {
         add_live(p, move->from, false);
@@ -166,58 +180,47 @@ static int move_one(struct bkv_compaction *c, const struct bkv_move *move)
     return rc == BITKV_NOT_FOUND ? BITKV_OK : rc;
 }
 
-/* Some moves from `first` on; *done of them went through. */
-static int move_some(struct bkv_compaction *c, size_t first, size_t count, size_t *done)
+/* The next moves, in an epoch section, for the prefetch. */
+static int move_some(struct bkv_partition *p, struct bkv_unmoved *u)
 {
-    struct bkv_partition *p = c->p;
-    *done = 0;
-    for (size_t i = 0; i < count; i++) {
-        struct bkv_hash hash = hash_of(&c->moves[first + i]);
+    size_t end = u->count - u->done < BATCH ? u->count : u->done + BATCH;
+    for (size_t i = u->done; i < end; i++) {
+        struct bkv_hash hash = hash_of(&u->moves[i]);
         bkv_keydir_prefetch_line(p->keydir, &hash);
     }
     bkv_lock(&p->lock);
     int rc = bkv_settle(p);
-    while (rc == BITKV_OK && *done < count) {
-        rc = move_one(c, &c->moves[first + *done]);
-        *done += rc == BITKV_OK;
+    while (rc == BITKV_OK && u->done < end) {
+        rc = move_one(p, u, &u->moves[u->done]);
+        u->done += rc == BITKV_OK;
     }
     bkv_unlock(&p->lock);
     return rc;
 }
 
-static void move_keys(struct bkv_compaction *c)
+static int move_keys(struct bkv_partition *p, struct bkv_unmoved *u)
 {
-    size_t at = 0;
-    while (at < c->move_count) {
-        size_t left = c->move_count - at;
-        size_t done;
-        struct bkv_epoch_slot *slot = bkv_epoch_enter(); /* for the prefetch */
-        int rc = slot != NULL ? move_some(c, at, left < BATCH ? left : BATCH, &done)
-                              : BITKV_ERR_NO_MEMORY;
-        if (slot != NULL) {
-            bkv_epoch_exit(slot);
-            at += done;
-        }
-        if (rc != BITKV_OK)
-            bkv_sleep_us(1000);
+    int rc = BITKV_OK;
+    while (rc == BITKV_OK && u->done < u->count) {
+        struct bkv_epoch_slot *slot = bkv_epoch_enter();
+        if (slot == NULL)
+            return BITKV_ERR_NO_MEMORY;
+        rc = move_some(p, u);
+        bkv_epoch_exit(slot);
     }
+    return rc;
 }
 
 /* A deferred put leaves the old location in the KeyDir's table: settled once
  * more, no slot has a location of the inputs. */
-static void replace_in_list(struct bkv_compaction *c)
+static int replace_in_list(struct bkv_partition *p, const struct bkv_unmoved *u)
 {
-    struct bkv_partition *p = c->p;
-    for (;;) {
-        bkv_lock(&p->lock);
-        int rc = bkv_settle(p);
-        if (rc == BITKV_OK)
-            bkv_segments_replace(p, c->run, c->output);
-        bkv_unlock(&p->lock);
-        if (rc == BITKV_OK)
-            return;
-        bkv_sleep_us(1000);
-    }
+    bkv_lock(&p->lock);
+    int rc = bkv_settle(p);
+    if (rc == BITKV_OK)
+        bkv_segments_replace(p, &u->run, u->output);
+    bkv_unlock(&p->lock);
+    return rc;
 }
 
 /* --- readers ------------------------------------------------------------------- */
@@ -243,12 +246,87 @@ static void fault_in(struct bkv_compaction *c)
 
 /* --- the whole ------------------------------------------------------------------------- */
 
-static void account(struct bkv_compaction *c)
+static void account(struct bkv_partition *p, const struct bkv_unmoved *u)
+{
+    atomic_fetch_add_explicit(&p->compactions, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&p->compact_read, u->run.input_bytes, memory_order_relaxed);
+    atomic_fetch_add_explicit(&p->compact_written, u->written, memory_order_relaxed);
+}
+
+static void forget(struct bkv_partition *p)
+{
+    bkv_mfree(p->unmoved->moves);
+    bkv_mfree(p->unmoved);
+    p->unmoved = NULL;
+}
+
+int bkv_install_go_on(struct bkv_partition *p)
+{
+    struct bkv_unmoved *u = p->unmoved;
+    if (u == NULL)
+        return BITKV_OK;
+    int rc = move_keys(p, u);
+    if (rc == BITKV_OK)
+        rc = replace_in_list(p, u);
+    if (rc != BITKV_OK)
+        return bkv_error(rc,
+                         "the KeyDir of partition %u cannot take in data_%llu.db, which compaction "
+                         "has made; it is tried again, and the files that it replaces stay",
+                         p->index, (unsigned long long)u->output->id);
+    account(p, u);
+    forget(p);
+    atomic_store(&p->reclaim_asked, true);
+    bkv_worker_wake(p);
+    return BITKV_OK;
+}
+
+int bkv_compact_go_on(struct bkv_partition *p)
+{
+    (void)pthread_mutex_lock(&p->layout_mutex);
+    int rc = bkv_install_go_on(p);
+    (void)pthread_mutex_unlock(&p->layout_mutex);
+    return rc;
+}
+
+struct bkv_segment *bkv_install_give_up(struct bkv_partition *p)
+{
+    if (p->unmoved == NULL)
+        return NULL;
+    struct bkv_segment *output = p->unmoved->output;
+    forget(p);
+    return output;
+}
+
+/* Steps 3 and 4, all that can fail for good. */
+static int put_in_place(struct bkv_compaction *c)
 {
     struct bkv_partition *p = c->p;
-    atomic_fetch_add_explicit(&p->compactions, 1, memory_order_relaxed);
-    atomic_fetch_add_explicit(&p->compact_read, c->run->input_bytes, memory_order_relaxed);
-    atomic_fetch_add_explicit(&p->compact_written, c->written, memory_order_relaxed);
+    struct bkv_unmoved *u = bkv_malloc(sizeof *u);
+    if (u == NULL)
+        return bkv_error(BITKV_ERR_NO_MEMORY, "no memory to compact partition %u", p->index);
+    int rc = take_number(c);
+    if (rc == BITKV_OK) {
+        rc = drop_checkpoint(p);
+        if (rc == BITKV_OK)
+            rc = give_name(c);
+        if (rc != BITKV_OK)
+            give_number_back(c);
+    }
+    if (rc != BITKV_OK) {
+        bkv_mfree(u);
+        return rc;
+    }
+    *u = (struct bkv_unmoved){
+        .run = *c->run,
+        .output = c->output,
+        .moves = c->moves,
+        .count = c->move_count,
+        .written = c->written,
+    };
+    c->moves = NULL;
+    c->move_count = c->move_capacity = 0;
+    p->unmoved = u;
+    return BITKV_OK;
 }
 
 int bkv_compact_install(struct bkv_compaction *c)
@@ -258,24 +336,16 @@ int bkv_compact_install(struct bkv_compaction *c)
     if (rc != BITKV_OK)
         return rc;
     (void)pthread_mutex_lock(&p->layout_mutex);
-    rc = take_number(c);
-    if (rc == BITKV_OK) {
-        rc = drop_checkpoint(p);
-        if (rc == BITKV_OK)
-            rc = give_name(c);
-        if (rc != BITKV_OK)
-            give_number_back(c);
-    }
-    if (rc == BITKV_OK) {
+    rc = put_in_place(c);
+    bool named = rc == BITKV_OK;
+    if (named) {
         fault_in(c);
-        move_keys(c);
-        replace_in_list(c);
-        atomic_store(&p->reclaim_asked, true);
-        bkv_worker_wake(p);
-        account(c);
+        rc = bkv_install_go_on(p);
     }
+    if (named && rc != BITKV_OK)
+        bkv_segment_ref(c->output); /* the caller gives up his */
     (void)pthread_mutex_unlock(&p->layout_mutex);
-    if (rc != BITKV_OK) {
+    if (!named) {
         char name[BKV_NAME_SIZE];
         bkv_name_hint(name, p->index, c->output->id);
         (void)bkv_dir_unlink(&p->store->dir, name);

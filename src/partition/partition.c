@@ -162,15 +162,17 @@ static void add_keys_and_segments(struct bkv_partition *p, bitkv_statistics *s)
     s->disk_bytes += atomic_load(&p->checkpoint_bytes) + atomic_load(&p->reserve_bytes);
 }
 
-static void add_recovery(bitkv_recovery *sum, const bitkv_recovery *one)
+static void add_recovery(bitkv_recovery *sum, const struct bkv_partition *p)
 {
+    const bitkv_recovery *one = &p->recovery;
+    bool torn = !atomic_load(&p->log_went_on);
     sum->duration_ns = bkv_max64(sum->duration_ns, one->duration_ns);
     sum->checkpoint_keys += one->checkpoint_keys;
     sum->hint_records += one->hint_records;
     sum->log_records += one->log_records;
     sum->log_bytes += one->log_bytes;
-    sum->torn_tails += one->torn_tails;
-    sum->torn_tail_bytes += one->torn_tail_bytes;
+    sum->torn_tails += torn ? one->torn_tails : 0;
+    sum->torn_tail_bytes += torn ? one->torn_tail_bytes : 0;
     sum->damaged_regions += one->damaged_regions;
     sum->damaged_bytes += one->damaged_bytes;
     sum->rejected_hints += one->rejected_hints;
@@ -203,5 +205,5 @@ void bkv_partition_stats(struct bkv_partition *p, bitkv_statistics *s)
     s->writes_refused += atomic_load(&p->failed) != 0;
     s->partitions++;
     add_keys_and_segments(p, s);
-    add_recovery(&s->recovery, &p->recovery);
+    add_recovery(&s->recovery, p);
 }

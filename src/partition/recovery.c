@@ -147,65 +147,6 @@ static int on_entry(void *user, const char *name)
     return BITKV_OK;
 }
 
-/* What a verifying hint knows of the order. */
-static int ask_hint(struct bkv_recover *r, struct bkv_found *f, bool *known)
-{
-    struct bkv_partition *p = r->p;
-    struct bkv_hint_info info = {
-        .partition = p->index, .segment_id = f->id, .data_size = f->file_size};
-    memcpy(info.database_id, p->store->manifest.database_id, sizeof info.database_id);
-    uint64_t hint_size;
-    int rc = bkv_hint_look(&p->store->dir, &info, &hint_size);
-    if (rc == BITKV_OK) {
-        *known = info.first_sequence != 0;
-        if (*known)
-            f->base_sequence = info.first_sequence;
-    }
-    return rc == BITKV_ERR_CORRUPT || rc == BITKV_NOT_FOUND ? BITKV_OK : rc;
-}
-
-/* Without a header: the first record that verifies tells the order, or else
- * the hint. `zeros`: there is nothing behind the header. */
-static int find_base_sequence(struct bkv_recover *r, struct bkv_found *f,
-                              const struct bkv_file *file, bool *known, bool *zeros)
-{
-    struct bkv_scanner scanner;
-    struct bkv_scan_item item = {.kind = BKV_SCAN_DAMAGE};
-    *known = false;
-    int rc = bkv_scanner_begin(&scanner, file, f->segment->seed, BKV_SEGMENT_HEADER, f->file_size);
-    if (rc == BITKV_OK)
-        rc = bkv_scanner_next(&scanner, &item);
-    *zeros = item.kind == BKV_SCAN_END;
-    while (rc == BITKV_OK && item.kind == BKV_SCAN_DAMAGE)
-        rc = bkv_scanner_next(&scanner, &item);
-    bkv_scanner_end(&scanner);
-    if (rc != BITKV_OK)
-        return rc;
-    if (item.kind != BKV_SCAN_RECORD)
-        return ask_hint(r, f, known);
-    f->base_sequence = item.record.sequence;
-    *known = true;
-    return BITKV_OK;
-}
-
-/* No valid header. One that was never used, or whose header was being written
- * when the process died, has nothing behind it. Otherwise the header is lost,
- * by rot or because its page did not reach the disk: replay.c tells which by
- * its place in the log. With no place in it either, the file is left alone. */
-static int judge_headless(struct bkv_recover *r, struct bkv_found *f, const struct bkv_file *file)
-{
-    bool known;
-    bool zeros;
-    int rc = find_base_sequence(r, f, file, &known, &zeros);
-    if (rc != BITKV_OK)
-        return rc;
-    f->state = known ? BKV_SEGMENT_DAMAGED : BKV_SEGMENT_BLANK;
-    if (known || zeros)
-        return BITKV_OK;
-    f->state = BKV_SEGMENT_FOREIGN;
-    return bkv_recover_damage(r, file->name, 0, f->file_size, "no record in it verifies");
-}
-
 static int judge_header(struct bkv_recover *r, struct bkv_found *f, const struct bkv_file *file)
 {
     struct bkv_partition *p = r->p;
@@ -221,7 +162,7 @@ static int judge_header(struct bkv_recover *r, struct bkv_found *f, const struct
     switch (f->state) {
     case BKV_SEGMENT_BLANK:
     case BKV_SEGMENT_DAMAGED:
-        return judge_headless(r, f, file);
+        return bkv_headless_judge(r, f, file);
     case BKV_SEGMENT_FOREIGN:
         return bkv_recover_damage(r, file->name, 0, f->file_size,
                                   "segment of another database, partition or id");
@@ -270,6 +211,8 @@ static int sift(struct bkv_recover *r)
             bkv_name_data(name, r->p->index, f.id);
             if (f.state == BKV_SEGMENT_BLANK && rc == BITKV_OK)
                 rc = remove_leftover(r, name);
+            if (f.lost && rc == BITKV_OK)
+                rc = bkv_headless_note_lost(r, &f);
             bkv_segment_unref(f.segment);
             continue;
         }
@@ -294,27 +237,31 @@ static int by_sequence(const void *a, const void *b)
 
 /* What lies within the bounds of a compacted segment was its input: the files
  * are removed after it is durable, and that may have been interrupted, or taken
- * back by a power cut. */
+ * back by a power cut. Of one that is damaged they do not count either, but stay:
+ * they may have what it has not any more. */
 static int drop_superseded(struct bkv_recover *r)
 {
     struct bkv_partition *p = r->p;
     uint64_t covered = 0;
+    bool sound = true;
     size_t kept = 0;
     int rc = BITKV_OK;
     for (size_t i = 0; i < r->count; i++) {
         struct bkv_found f = r->found[i];
         if (f.base_sequence > covered || covered == 0) {
-            if (f.compacted)
+            if (f.compacted) {
                 covered = f.range_last;
+                sound = f.state == BKV_SEGMENT_VALID;
+            }
             r->found[kept++] = f;
             continue;
         }
         char name[BKV_NAME_SIZE];
         bkv_name_hint(name, p->index, f.id);
-        if (rc == BITKV_OK && f.hint)
+        if (rc == BITKV_OK && f.hint && sound)
             rc = remove_leftover(r, name);
         bkv_name_data(name, p->index, f.id);
-        if (rc == BITKV_OK)
+        if (rc == BITKV_OK && sound)
             rc = remove_leftover(r, name);
         bkv_segment_unref(f.segment);
     }
@@ -343,7 +290,7 @@ static int match_hints(struct bkv_recover *r)
         matched += f->hint;
     }
     for (size_t i = 0; i < r->orphan_count && matched < r->orphan_count; i++) {
-        bool owned = false;
+        bool owned = bkv_headless_is_lost(r, r->orphan_hints[i]);
         for (size_t k = 0; k < r->count && !owned; k++)
             owned = r->found[k].id == r->orphan_hints[i];
         char name[BKV_NAME_SIZE];
@@ -368,6 +315,8 @@ static int list_files(struct bkv_recover *r)
         rc = examine(r, &r->found[i]);
     if (rc == BITKV_OK)
         rc = sift(r);
+    if (rc == BITKV_OK)
+        bkv_headless_outputs(r);
     if (rc == BITKV_OK && r->count > 0)
         qsort(r->found, r->count, sizeof *r->found, by_sequence);
     if (rc == BITKV_OK)
@@ -380,14 +329,12 @@ static int list_files(struct bkv_recover *r)
 /* --- 3: numbers -------------------------------------------------------------- */
 
 /* Numbers below `next` that nobody has can be given away. */
-static int free_gaps(struct bkv_recover *r, uint32_t next)
+static void free_gaps(struct bkv_recover *r, uint32_t next)
 {
-    int rc = BITKV_OK;
-    for (uint32_t number = 0; number < next && rc == BITKV_OK; number++) {
+    for (uint32_t number = 0; number < next; number++) {
         if (bkv_segment_at(&r->p->table, number) == NULL)
-            rc = bkv_segment_number_free(r->p, number);
+            bkv_segment_number_free(r->p, number);
     }
-    return rc;
 }
 
 /* Segments of the checkpoint keep the numbers that its locations have; the
@@ -413,7 +360,8 @@ static int install_segments(struct bkv_recover *r)
             return rc;
         }
     }
-    return free_gaps(r, next);
+    free_gaps(r, next);
+    return BITKV_OK;
 }
 
 /* --- 5: repair
@@ -443,12 +391,12 @@ static int trim_file(struct bkv_recover *r, struct bkv_found *f)
     return rc;
 }
 
-static int drop_file(struct bkv_recover *r, const struct bkv_found *f)
+static int drop_file(struct bkv_recover *r, uint64_t id)
 {
     char name[BKV_NAME_SIZE];
-    bkv_name_hint(name, r->p->index, f->id);
+    bkv_name_hint(name, r->p->index, id);
     int rc = bkv_dir_unlink(&r->p->store->dir, name);
-    bkv_name_data(name, r->p->index, f->id);
+    bkv_name_data(name, r->p->index, id);
     if (rc == BITKV_OK)
         rc = remove_leftover(r, name);
     return rc;
@@ -479,9 +427,15 @@ static int repair(struct bkv_recover *r)
 {
     bool dropped = false;
     int rc = drop_rejected(r, &dropped);
+    for (size_t i = 0; i < r->lost_count && rc == BITKV_OK; i++) {
+        if (!r->lost[i].torn)
+            continue;
+        rc = drop_file(r, r->lost[i].id);
+        dropped = true;
+    }
     for (size_t i = r->count; i-- > 0 && rc == BITKV_OK;) {
         struct bkv_found *f = &r->found[i];
-        rc = f->dropped ? drop_file(r, f) : trim_file(r, f);
+        rc = f->dropped ? drop_file(r, f->id) : trim_file(r, f);
         dropped = dropped || f->dropped;
     }
     if (rc != BITKV_OK || !dropped)
@@ -600,6 +554,7 @@ static void recover_free(struct bkv_recover *r)
     bkv_groups_free(r);
     bkv_mfree(r->found);
     bkv_mfree(r->orphan_hints);
+    bkv_mfree(r->lost);
     bkv_mfree(r);
 }
 
@@ -657,6 +612,8 @@ static int read_log(struct bkv_recover *r)
     }
     if (rc == BITKV_OK)
         rc = bkv_replay(r);
+    if (rc == BITKV_OK)
+        rc = bkv_headless_lost(r);
     /* Such as a file that was trimmed while it was read. */
     if (rc == BITKV_ERR_CORRUPT && bkv_recover_doubts(r, bitkv_error_context(), 0))
         rc = BKV_READ_AGAIN;

@@ -16,15 +16,23 @@ struct bkv_found {
     uint64_t file_size;
     uint64_t base_sequence;
     uint64_t range_last; /* of a compacted segment: it stands for all up to here */
+    uint64_t hint_last;  /* of one without a header: what its hint says; 0: nothing */
     enum bkv_segment_state state;
     bool compacted;
     bool hint; /* there is a hint file, and nothing wrong with it so far */
     bool hint_rejected;
     bool covered;             /* by the checkpoint, as a whole */
     bool dropped;             /* behind a cut */
+    bool lost;                /* without its first page, and without a place in the log */
     uint64_t checkpoint_size; /* of a segment in the checkpoint's table */
     uint64_t checkpoint_last; /* its last sequence */
     struct bkv_segment *segment;
+};
+
+/* A file without a place in the log, which may lie behind its end. */
+struct bkv_lost {
+    uint64_t id, size;
+    bool torn; /* it does */
 };
 
 /* A place in the log: index into `found`, offset. */
@@ -57,6 +65,9 @@ struct bkv_recover {
     bool checkpoint_rejected;
     uint64_t *orphan_hints;
     size_t orphan_count, orphan_capacity;
+    struct bkv_lost *lost;
+    size_t lost_count;
+    bool lost_torn; /* some are */
 
     struct bkv_place start;   /* replay begins here */
     struct bkv_place durable; /* all before it was durable */
@@ -100,6 +111,16 @@ static inline bool bkv_place_before(struct bkv_place a, struct bkv_place b)
 {
     return a.file < b.file || (a.file == b.file && a.offset < b.offset);
 }
+
+/* headless.c: a file without a valid header. What it is, by what is in it; then, when
+ * all are known, which of them compaction has made. */
+int bkv_headless_judge(struct bkv_recover *r, struct bkv_found *f, const struct bkv_file *file);
+void bkv_headless_outputs(struct bkv_recover *r);
+/* Those that have no place in the log: after the replay it is told whether they are
+ * the log's torn tail, or damage. */
+int bkv_headless_note_lost(struct bkv_recover *r, const struct bkv_found *f);
+bool bkv_headless_is_lost(const struct bkv_recover *r, uint64_t id);
+int bkv_headless_lost(struct bkv_recover *r);
 
 /* recovery_load.c */
 int bkv_recover_checkpoint(struct bkv_recover *r);

@@ -102,7 +102,7 @@ static void give_up(struct bkv_partition *p, struct bkv_segment *segment)
 {
     unlink_files(p, segment);
     bkv_lock(&p->lock);
-    (void)bkv_segment_number_free(p, segment->number); /* without memory: it is not used again */
+    bkv_segment_number_free(p, segment->number);
     p->leaving--;
     bkv_unlock(&p->lock);
     bkv_segment_unref(segment);

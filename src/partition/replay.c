@@ -369,6 +369,8 @@ static int cut_at(struct pass *pass, uint64_t offset)
         return rc;
     recovery->torn_tails++;
     recovery->torn_tail_bytes += bytes;
+    if (r->p->store->options.read_only)
+        return BITKV_OK; /* it may be a record on its way: bkv_store_catch_up() tells */
     bkv_log(r->p->store, BITKV_LOG_WARNING,
             "%s/%s at offset %" PRIu64 ": unsynced tail of a crash, %" PRIu64 " bytes cut",
             r->p->store->dir.path, pass->name, offset, bytes);
@@ -527,6 +529,8 @@ static int cut_before(struct bkv_recover *r, size_t index, const char *name, str
     r->cut = true;
     r->found[index].dropped = true;
     r->p->recovery.torn_tails++;
+    if (r->p->store->options.read_only)
+        return BITKV_OK;
     bkv_log(r->p->store, BITKV_LOG_WARNING,
             "%s/%s at offset %" PRIu64 ": unsynced tail of a crash, what follows is cut",
             r->p->store->dir.path, name, place.offset);
@@ -582,13 +586,13 @@ static int replay_segment(struct bkv_recover *r, size_t index)
     struct bkv_found *f = &r->found[index];
     uint64_t from = index == r->start.file ? r->start.offset : BKV_SEGMENT_HEADER;
     bool used;
+    if (f->compacted) /* it was durable as a whole before it had its name */
+        raise_durable(r, (struct bkv_place){.file = index, .offset = f->file_size});
     int rc = check_header(r, index);
     if (rc == BITKV_OK && !r->cut)
         rc = check_joint(r, index);
     if (rc != BITKV_OK || r->cut)
         return rc;
-    if (f->compacted) /* it was durable as a whole before it had its name */
-        raise_durable(r, (struct bkv_place){.file = index, .offset = f->file_size});
     rc = replay_hint(r, f, from, &used);
     if (rc == BITKV_OK && !used)
         rc = replay_log(r, index, from);

@@ -74,17 +74,29 @@ static int table_put(struct bkv_table *table, struct bkv_segment *segment)
 }
 
 /* One of a segment that is gone, or the next. */
-static uint32_t take_number(struct bkv_partition *p)
-{
-    if (p->free_count > 0)
-        return p->free_numbers[--p->free_count];
-    return atomic_load_explicit(&p->next_number, memory_order_relaxed);
-}
-
 int bkv_segment_number(struct bkv_partition *p, struct bkv_segment *segment)
 {
-    segment->number = take_number(p);
-    return bkv_segment_number_at(p, segment);
+    bool again = p->free_count > 0;
+    segment->number = again ? p->free_numbers[p->free_count - 1]
+                            : atomic_load_explicit(&p->next_number, memory_order_relaxed);
+    int rc = bkv_segment_number_at(p, segment);
+    if (rc == BITKV_OK && again)
+        p->free_count--;
+    return rc;
+}
+
+/* Room for all numbers up to this one, so that none is lost when it is given back. */
+static int reserve_free(struct bkv_partition *p, uint32_t number)
+{
+    if (number < p->free_capacity)
+        return BITKV_OK;
+    uint32_t capacity = number < 32 ? 64 : 2 * number;
+    uint32_t *larger = bkv_realloc(p->free_numbers, capacity * sizeof *larger);
+    if (larger == NULL)
+        return bkv_error(BITKV_ERR_NO_MEMORY, "no memory for segment numbers");
+    p->free_numbers = larger;
+    p->free_capacity = capacity;
+    return BITKV_OK;
 }
 
 int bkv_segment_number_at(struct bkv_partition *p, struct bkv_segment *segment)
@@ -92,7 +104,9 @@ int bkv_segment_number_at(struct bkv_partition *p, struct bkv_segment *segment)
     if (segment->number >= BKV_SEGMENTS_MAX)
         return bkv_error(BITKV_ERR_LIMIT, "partition %u has %u segments; raise max_file_size",
                          p->index, BKV_SEGMENTS_MAX);
-    int rc = table_put(&p->table, segment);
+    int rc = reserve_free(p, segment->number);
+    if (rc == BITKV_OK)
+        rc = table_put(&p->table, segment);
     if (rc != BITKV_OK)
         return rc;
     /* release: who sees the number finds the segment in the table */
@@ -101,18 +115,10 @@ int bkv_segment_number_at(struct bkv_partition *p, struct bkv_segment *segment)
     return BITKV_OK;
 }
 
-int bkv_segment_number_free(struct bkv_partition *p, uint32_t number)
+void bkv_segment_number_free(struct bkv_partition *p, uint32_t number)
 {
-    if (p->free_count == p->free_capacity) {
-        uint32_t capacity = p->free_capacity == 0 ? 64 : 2 * p->free_capacity;
-        uint32_t *larger = bkv_realloc(p->free_numbers, capacity * sizeof *larger);
-        if (larger == NULL)
-            return bkv_error(BITKV_ERR_NO_MEMORY, "no memory for segment numbers");
-        p->free_numbers = larger;
-        p->free_capacity = capacity;
-    }
+    BKV_ASSERT(p->free_count < p->free_capacity);
     p->free_numbers[p->free_count++] = number;
-    return BITKV_OK;
 }
 
 static void append_to_list(struct bkv_partition *p, struct bkv_segment *segment)
@@ -151,6 +157,7 @@ void bkv_segment_uninstall_last(struct bkv_partition *p, struct bkv_segment *bef
     struct bkv_segment *segment = p->last;
     BKV_ASSERT(before != NULL ? before->next == segment : p->first == segment);
     forget_number(p, segment->number);
+    bkv_segment_number_free(p, segment->number);
     if (before != NULL)
         before->next = NULL;
     else
@@ -475,6 +482,9 @@ void bkv_segments_free(struct bkv_partition *p)
         p->removed = s->next_removed;
         free_segment(s);
     }
+    struct bkv_segment *output = bkv_install_give_up(p);
+    if (output != NULL)
+        free_segment(output);
     bkv_mfree(p->free_numbers);
     while (p->retired != NULL) {
         struct bkv_retired *r = p->retired;

@@ -240,9 +240,11 @@ struct bkv_partition {
     _Atomic bool reserve_owed;      /* used up: freed space is its first */
     _Atomic bool out_of_space;      /* a write found none: any garbage is worth a run */
     _Atomic bool reclaim_asked;     /* segments have been taken out, or a hold has ended */
+    struct bkv_unmoved *unmoved;    /* under layout_mutex: a run that memory was lacking for */
     _Atomic uint64_t compactions, compact_read, compact_written, expired;
 
     struct bkv_followed followed; /* read-only; under the store's refresh_mutex */
+    _Atomic bool log_went_on;     /* since a read-only opening, which judged its end too early */
 
     /* the worker */
     pthread_t thread;
@@ -294,7 +296,8 @@ static inline struct bkv_segment *bkv_segment_at(const struct bkv_table *table, 
 /* A segment in memory, not yet in the table. */
 struct bkv_segment *bkv_segment_new(struct bkv_partition *p, uint64_t id);
 /* Gives it a number and appends it to the log's order. Under `lock` (or before
- * anybody else is there). BITKV_ERR_LIMIT, BITKV_ERR_NO_MEMORY. */
+ * anybody else is there). BITKV_ERR_LIMIT, BITKV_ERR_NO_MEMORY: then no number
+ * is used up. */
 int bkv_segment_install(struct bkv_partition *p, struct bkv_segment *segment);
 /* The same with the number that the segment has already: for recovery. */
 int bkv_segment_install_at(struct bkv_partition *p, struct bkv_segment *segment);
@@ -302,7 +305,7 @@ int bkv_segment_install_at(struct bkv_partition *p, struct bkv_segment *segment)
 int bkv_segment_number(struct bkv_partition *p, struct bkv_segment *segment);
 int bkv_segment_number_at(struct bkv_partition *p, struct bkv_segment *segment);
 /* The number may be given to another segment. Under `lock`. */
-int bkv_segment_number_free(struct bkv_partition *p, uint32_t number);
+void bkv_segment_number_free(struct bkv_partition *p, uint32_t number);
 /* For good: it leaves the table. False without memory: try later. */
 bool bkv_segment_close(struct bkv_partition *p, struct bkv_segment *segment);
 /* Takes the last one, which follows `before`, out again and frees it. */
@@ -453,6 +456,12 @@ int bkv_checkpoint_write(struct bkv_partition *p);
 /* Worker's: there may be something to compact. */
 void bkv_compactor_wake(struct bkv_partition *p);
 void bkv_compactor_stop(struct bkv_partition *p);
+/* install.c, under layout_mutex: the end of a run that memory was lacking for, if
+ * there is one. What needs the list of segments and the KeyDir's locations to fit
+ * each other has it made first. BITKV_ERR_NO_MEMORY. */
+int bkv_install_go_on(struct bkv_partition *p);
+/* When nobody else is there: forgets it. Its output, which no list has; or NULL. */
+struct bkv_segment *bkv_install_give_up(struct bkv_partition *p);
 /* Worker's: unlinks and frees the segments that were replaced and that nobody can
  * be using any more. True if some are left that no hold keeps: try again soon. */
 bool bkv_removed_reclaim(struct bkv_partition *p);

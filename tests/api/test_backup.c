@@ -283,6 +283,49 @@ static void a_read_only_opener_makes_backups_too(void **state)
     ok(bitkv_close(copy));
 }
 
+struct cancel {
+    unsigned calls, at;
+    uint64_t last, total;
+};
+
+static int on_progress(void *user, uint64_t done, uint64_t total)
+{
+    struct cancel *c = user;
+    assert_true(done >= c->last && done <= total);
+    c->last = done;
+    c->total = total;
+    return ++c->calls == c->at;
+}
+
+/* The tool, beside a program whose compaction unlinks what it was about to link. */
+static void a_read_only_opener_backs_up_a_later_moment_if_files_are_gone(void **state)
+{
+    (void)state;
+    bitkv_options o = one_partition(BITKV_IO_AUTO);
+    o.auto_compact = false;
+    bitkv *db = open_with(&o);
+    put_all(db, 1000);
+    put_all(db, 2000);
+    bitkv *follower = open_at(path, BITKV_IO_AUTO, true);
+    ok(bitkv_compact(db, BITKV_ALL_PARTITIONS, NULL, NULL));
+    put_number(db, 0, 3000);
+    struct cancel progress = {.at = 0};
+    bitkv_backup_options options;
+    bitkv_backup_options_init(&options);
+    options.progress = on_progress;
+    options.user = &progress;
+    (void)back_up_with(follower, &options);
+    assert_int_equal(progress.last, progress.total);
+    assert_false(is_there(partial));
+    ok(bitkv_close(follower));
+    ok(bitkv_close(db));
+    bitkv *copy = open_at(target, BITKV_IO_AUTO, true);
+    assert_int_equal(get_number(copy, 0), 3000);
+    for (uint32_t key = 1; key < KEYS; key++)
+        assert_int_equal(get_number(copy, key), 2000 + key);
+    ok(bitkv_close(copy));
+}
+
 /* --- one moment -------------------------------------------------------------------------- */
 
 enum { WRITERS = 2, RESIDUES = 64 };
@@ -536,20 +579,6 @@ static void damage_is_told_and_backed_up_only_if_that_is_asked_for(void **state)
 /* --- canceling ---------------------------------------------------------------------------------
  */
 
-struct cancel {
-    unsigned calls, at;
-    uint64_t last, total;
-};
-
-static int on_progress(void *user, uint64_t done, uint64_t total)
-{
-    struct cancel *c = user;
-    assert_true(done >= c->last && done <= total);
-    c->last = done;
-    c->total = total;
-    return ++c->calls == c->at;
-}
-
 static void a_canceled_backup_leaves_what_was_there(void **state)
 {
     (void)state;
@@ -562,15 +591,19 @@ static void a_canceled_backup_leaves_what_was_there(void **state)
     options.user = &cancel;
     (void)back_up_with(db, &options);
     assert_int_equal(cancel.last, cancel.total);
-    unsigned calls = cancel.calls;
     uint64_t before = contents_of(target);
     put_all(db, 2000);
-    for (unsigned at = 1; at <= calls; at++) {
-        cancel = (struct cancel){.at = at};
-        fails(BITKV_ERR_CANCELED, bitkv_backup(db, target, &options));
+    /* How many calls there are depends on how far the workers have come. */
+    unsigned at = 0;
+    int rc = BITKV_ERR_CANCELED;
+    while (rc == BITKV_ERR_CANCELED) {
+        cancel = (struct cancel){.at = ++at};
+        rc = bitkv_backup(db, target, &options);
         assert_false(is_there(partial));
-        assert_true(contents_of(target) == before);
+        assert_true(rc == BITKV_OK || contents_of(target) == before);
     }
+    ok(rc);
+    assert_true(at > 2); /* one for each partition at least */
     remove_tree(target);
     cancel = (struct cancel){.at = 1};
     fails(BITKV_ERR_CANCELED, bitkv_backup(db, target, &options));
@@ -725,6 +758,7 @@ int main(void)
         BACKUP_TEST(a_backup_that_lost_its_hints_still_leaves_the_database_alone),
         BACKUP_TEST(an_empty_database_has_a_backup),
         BACKUP_TEST(a_read_only_opener_makes_backups_too),
+        BACKUP_TEST(a_read_only_opener_backs_up_a_later_moment_if_files_are_gone),
         BACKUP_TEST(a_backup_is_of_one_moment_while_writers_run),
         BACKUP_TEST(where_nothing_can_be_linked_all_is_copied),
         BACKUP_TEST(what_an_earlier_backup_has_is_not_copied_again),

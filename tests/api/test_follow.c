@@ -519,6 +519,11 @@ static void openings_meet_a_writer_in_any_state(void **state)
         check_all(db, &bounds, 20);
         bitkv_recovery r = statistics_of(db).recovery;
         assert_int_equal(r.damaged_regions, 0);
+        /* On a loaded machine the writer may stand still in the midst of a record. */
+        for (uint64_t until = now_ms() + 20000; r.torn_tails > 0 && now_ms() < until;) {
+            ok(bitkv_refresh(db));
+            r = statistics_of(db).recovery;
+        }
         assert_int_equal(r.torn_tails, 0);
         assert_int_equal(r.rejected_hints, 0);
         assert_int_equal(r.rejected_checkpoints, 0);

@@ -448,6 +448,7 @@ static void on_log(void *user, bitkv_log_level level, const char *message)
 {
     /* Several threads may speak at once: counters only need not be exact. */
     struct lab_log_lines *lines = user;
+    __atomic_fetch_add(&lines->lines, 1, __ATOMIC_RELAXED);
     if (level == BITKV_LOG_WARNING)
         __atomic_fetch_add(&lines->warnings, 1, __ATOMIC_RELAXED);
     if (level == BITKV_LOG_ERROR)
@@ -463,6 +464,7 @@ int lab_open(bitkv **db, const char *path, struct lab_open how)
     options.read_only = how.read_only;
     options.strict_recovery = how.strict;
     options.io_mode = how.io_mode;
+    options.auto_compact = !how.by_hand;
     options.create_if_missing = false;
     options.max_file_size = how.max_file_size != 0 ? how.max_file_size : 64u << 10;
     static struct lab_log_lines nobody;

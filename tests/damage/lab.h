@@ -108,12 +108,13 @@ uint32_t lab_partition_of(const struct bkv_manifest *manifest, const char *key);
 
 /* What the library said while a database was open. */
 struct lab_log_lines {
-    unsigned warnings, errors;
+    unsigned lines, warnings, errors; /* of all levels; of those two */
     char last[512];
 };
 
 struct lab_open {
     bool read_only, strict;
+    bool by_hand; /* files stay what they are unless bitkv_compact() is called */
     bitkv_io_mode io_mode;
     uint64_t max_file_size; /* 0: the smallest */
     struct lab_log_lines *lines;

@@ -41,7 +41,7 @@ static int teardown(void **state)
 static bitkv *open_now(void)
 {
     bitkv *db;
-    int rc = lab_open(&db, path, (struct lab_open){0});
+    int rc = lab_open(&db, path, (struct lab_open){.by_hand = true});
     if (rc != BITKV_OK)
         fail_msg("open: %s: %s", bitkv_error_name(rc), bitkv_error_context());
     return db;

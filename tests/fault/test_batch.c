@@ -238,15 +238,16 @@ static unsigned calls_fail(bitkv_io_mode mode, enum fault_kind kind, int error, 
     }
 }
 
+/* One for each partition, and the one that closes the batch. */
 static void writes_fail_at_every_point(void **state)
 {
     (void)state;
     assert_int_equal(
         calls_fail(BITKV_IO_PWRITE, FAULT_pwrite, EIO, BITKV_ERR_IO, BITKV_DURABILITY_NONE),
-        PARTITIONS);
+        PARTITIONS + 1);
     assert_int_equal(
         calls_fail(BITKV_IO_MMAP, FAULT_pwrite, ENOSPC, BITKV_ERR_NO_SPACE, BITKV_DURABILITY_NONE),
-        PARTITIONS);
+        PARTITIONS + 1);
 }
 
 static void no_space_for_the_last_partition_fails_all(void **state)

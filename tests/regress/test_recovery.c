@@ -2,6 +2,8 @@
 /* Bugs of recovery that were found by other tests, each with one of its own. */
 #include "api/scratch.h"
 
+#include "damage/lab.h"
+
 static char directory[PATH_SIZE];
 static char path[PATH_SIZE];
 static char value[32 << 10];
@@ -139,11 +141,142 @@ static void a_segment_begun_after_the_checkpoint_does_not_invalidate_it(void **s
     ok(bitkv_close(db));
 }
 
+static void count_warnings(void *user, bitkv_log_level level, const char *message)
+{
+    (void)message;
+    *(unsigned *)user += level >= BITKV_LOG_WARNING;
+}
+
+static uint64_t torn_tails_of(bitkv *db)
+{
+    bitkv_statistics s;
+    bitkv_statistics_init(&s);
+    ok(bitkv_stats(db, BITKV_ALL_PARTITIONS, &s));
+    return s.recovery.torn_tails;
+}
+
+/* A read-only opening that found a writer in the midst of a record, for longer than
+ * it cared to wait, told of a crash, and never took that back. */
+static void a_record_on_its_way_is_no_torn_tail(void **state)
+{
+    (void)state;
+    unsigned warnings = 0;
+    bitkv_options o = small_segments(BITKV_IO_PWRITE);
+    bitkv *db;
+    bitkv *follower;
+    ok(bitkv_open(&db, path, &o));
+    ok(bitkv_put(db, "a", 1, "1", 1));
+    char name[PATH_SIZE];
+    inside(name, path, "partition_0/data_1.db");
+    int fd = open(name, O_WRONLY | O_CLOEXEC);
+    off_t end = 64 + 24; /* behind the header and one record */
+    assert_int_equal(pwrite(fd, "half", 4, end + 8), 4);
+    o.read_only = true;
+    o.log = count_warnings;
+    o.log_user = &warnings;
+    ok(bitkv_open(&follower, path, &o));
+    assert_int_equal(torn_tails_of(follower), 1); /* nothing has explained it yet */
+    assert_int_equal(warnings, 0);
+    assert_int_equal(pwrite(fd, "\0\0\0\0", 4, end + 8), 4);
+    (void)close(fd);
+    ok(bitkv_put(db, "b", 1, "2", 1));
+    ok(bitkv_refresh(follower));
+    ok(bitkv_exists(follower, "b", 1));
+    assert_int_equal(torn_tails_of(follower), 0);
+    assert_int_equal(warnings, 0);
+    ok(bitkv_close(follower));
+    ok(bitkv_close(db));
+}
+
+#define M (&lab_manifest_1)
+
+/* One small record, durable; a file of one large record without its first page; and
+ * perhaps one behind it. */
+static void make_headless(bool more, bool hint, bool zeros)
+{
+    static char large[20001];
+    memset(large, 'x', sizeof large - 1);
+    struct lab_image image = {.count = 0};
+    struct lab_log log;
+    lab_add_manifest(&image, M);
+    lab_log_begin(&log, M, 0, 1, 1);
+    (void)lab_log_put(&log, 1, "a", "1");
+    (void)lab_log_mark(&log, 2, 1, log.size);
+    lab_log_end(&log, &image);
+    lab_log_begin(&log, M, 0, 2, 3);
+    (void)lab_log_put(&log, 3, "b", large);
+    lab_log_end(&log, &image);
+    if (hint)
+        lab_add_hint(&image, M, 0, 2);
+    struct lab_file *file = lab_image_find(&image, "partition_0/data_2.db");
+    memset(file->data, zeros ? 0 : 'z', 4096);
+    if (more) {
+        lab_log_begin(&log, M, 0, 3, 4);
+        (void)lab_log_put(&log, 4, "c", "1");
+        (void)lab_log_mark(&log, 5, 3, log.size);
+        lab_log_end(&log, &image);
+    }
+    lab_image_write(&image, path);
+    lab_image_free(&image);
+}
+
+static bool file_2_is_there(void)
+{
+    char name[PATH_SIZE];
+    return lab_exists(inside(name, path, "partition_0/data_2.db"));
+}
+
+/* It was damage to a strict opening, and to the others at every time. */
+static void a_large_record_without_its_first_page_is_a_torn_tail(void **state)
+{
+    (void)state;
+    bitkv *db;
+    make_headless(false, false, true);
+    assert_int_equal(lab_open(&db, path, (struct lab_open){.strict = true, .read_only = true}),
+                     BITKV_OK);
+    lab_expect(db, "a", "1");
+    ok(bitkv_close(db));
+    assert_true(file_2_is_there());
+    for (int again = 0; again < 2; again++) {
+        ok(lab_open(&db, path, (struct lab_open){.strict = true}));
+        assert_int_equal(lab_recovery(db).torn_tails, again == 0);
+        assert_int_equal(lab_recovery(db).damaged_regions, 0);
+        assert_false(file_2_is_there());
+        lab_expect(db, "a", "1");
+        lab_expect(db, "b", NULL);
+        lab_put(db, "d", "1");
+        ok(bitkv_close(db));
+    }
+}
+
+/* That is rot: the log goes on behind it, or its hint says that it was durable. */
+static void a_durable_record_without_its_first_page_is_damage(void **state)
+{
+    (void)state;
+    for (int how = 0; how < 3; how++) {
+        bitkv *db;
+        make_headless(how == 0, how == 1, how != 2);
+        assert_int_equal(lab_open(&db, path, (struct lab_open){.strict = true}), BITKV_ERR_CORRUPT);
+        for (int again = 0; again < 3; again++) {
+            ok(lab_open(&db, path, (struct lab_open){.by_hand = true}));
+            assert_true(lab_recovery(db).damaged_regions > 0);
+            assert_int_equal(lab_recovery(db).torn_tails, 0);
+            lab_expect(db, "a", "1");
+            lab_expect(db, "c", how == 0 ? "1" : NULL);
+            ok(bitkv_close(db));
+            assert_true(file_2_is_there());
+        }
+    }
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        TEST(a_large_record_without_its_first_page_is_a_torn_tail),
+        TEST(a_durable_record_without_its_first_page_is_damage),
+        TEST(a_record_on_its_way_is_no_torn_tail),
         TEST(syncing_after_a_crash_takes_in_the_segments_that_it_left),
         TEST(a_crash_before_the_first_checkpoint_loses_nothing),
         TEST(a_segment_begun_after_the_checkpoint_does_not_invalidate_it),
