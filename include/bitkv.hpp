@@ -1952,13 +1952,13 @@ class snapshot
         bitkv_iterator_options o;
         bitkv_iterator_options_init(&o);
         o.flags = filter.keys_only ? BITKV_SCAN_KEYS : BITKV_SCAN_ALL;
-        o.prefix = filter.prefix.data();
+        o.prefix = filter.prefix.empty() ? nullptr : filter.prefix.data();
         o.prefix_size = filter.prefix.size();
         o.share = filter.share;
         o.shares = filter.shares;
         o.partition = filter.partition;
         bitkv_iterator *made = nullptr;
-        int status = bitkv_iterator_create(handle(), &o, &made);
+        int status = bitkv_iterator_create(&made, handle(), &o);
         if (status != BITKV_OK)
             return error::of_thread(status);
         return record_range(made);
@@ -2349,7 +2349,7 @@ class database
         bitkv_snapshot *taken = nullptr;
         error failure;
         int status =
-            direct([&](::bitkv *handle) { return bitkv_snapshot_create(handle, &taken); }, failure);
+            direct([&](::bitkv *handle) { return bitkv_snapshot_create(&taken, handle); }, failure);
         if (status != BITKV_OK)
             return failure;
         return bitcask::snapshot(taken);
@@ -2388,7 +2388,7 @@ class database
         std::lock_guard lock(core_->mutex);
         if (core_->handle == nullptr)
             return was_closed();
-        int status = bitkv_feed_open(core_->handle, position, size, &opened);
+        int status = bitkv_feed_open(&opened, core_->handle, position, size);
         if (status != BITKV_OK)
             return error::of_thread(status);
         return feed(opened);
