@@ -60,6 +60,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <exception>
+#include <initializer_list>
 #include <iosfwd>
 #include <iterator>
 #include <memory>
@@ -677,7 +678,8 @@ namespace detail
 
 /* An open database, as its object and the loops that use it share it. */
 struct core : std::enable_shared_from_this<core> {
-    std::mutex mutex; /* handle: no call on it begins once it is being closed */
+    std::mutex mutex; /* handle; held for no call of the library's, which may wait for the
+                       * disk, or call a function that asks for the handle */
     ::bitkv *handle = nullptr;
     std::atomic<bool> closed{false};
     std::atomic<::bitkv *> open{nullptr}; /* the handle, for calls without the mutex */
@@ -1408,6 +1410,12 @@ template <bytes T> auto hold(T &&given)
                                      std::ranges::size(given));
 }
 
+template <class T>
+concept keys =
+    std::ranges::input_range<T> && bytes<std::ranges::range_reference_t<T>> && !bytes<T> &&
+    (std::is_lvalue_reference_v<std::ranges::range_reference_t<T>> ||
+     std::ranges::borrowed_range<std::ranges::range_reference_t<T>>);
+
 struct nothing {
 };
 
@@ -1541,6 +1549,45 @@ template <class F> class [[nodiscard]] immediate
 } // namespace detail
 
 /* ------------------------------------------------------------------ */
+/* Times to live                                                       */
+/* ------------------------------------------------------------------ */
+
+/** How long a key lives; made from a std::chrono::duration, which is rounded up to
+ *  milliseconds and must be more than 0, else BITKV_ERR_INVALID. */
+class time_to_live
+{
+  public:
+    /** As the config says. */
+    constexpr time_to_live() = default;
+    template <class Rep, class Period>
+    constexpr time_to_live(std::chrono::duration<Rep, Period> d)
+        : ms_(d > d.zero() ? static_cast<std::uint64_t>(
+                                 std::chrono::ceil<std::chrono::milliseconds>(d).count())
+                           : BITKV_TTL_MAX + 1)
+    {
+    }
+    /** It never expires. */
+    static constexpr time_to_live never()
+    {
+        return time_to_live(BITKV_TTL_NONE);
+    }
+    /** The deadline that the key has is kept; none, if it is absent. */
+    static constexpr time_to_live keep()
+    {
+        return time_to_live(BITKV_TTL_KEEP);
+    }
+    /** As in bitkv_put_options. */
+    constexpr std::uint64_t milliseconds() const noexcept
+    {
+        return ms_;
+    }
+
+  private:
+    explicit constexpr time_to_live(std::uint64_t ms) : ms_(ms) {}
+    std::uint64_t ms_ = 0;
+};
+
+/* ------------------------------------------------------------------ */
 /* Batches                                                             */
 /* ------------------------------------------------------------------ */
 
@@ -1568,6 +1615,19 @@ class batch
         return add([&] {
             return bitkv_batch_put(batch_, std::ranges::data(k), std::ranges::size(k),
                                    std::ranges::data(v), std::ranges::size(v));
+        });
+    }
+    /** The same with a time to live, which begins when the batch is written; not
+     *  time_to_live::keep(). See bitkv_batch_put_ttl(). */
+    template <detail::bytes K, detail::bytes V>
+    result<void> put(const K &key, const V &value, time_to_live ttl)
+    {
+        auto k = detail::hold(key);
+        auto v = detail::hold(value);
+        return add([&] {
+            return bitkv_batch_put_ttl(batch_, std::ranges::data(k), std::ranges::size(k),
+                                       std::ranges::data(v), std::ranges::size(v),
+                                       ttl.milliseconds());
         });
     }
     /** That the key is absent is no error. */
@@ -1750,6 +1810,9 @@ struct config {
     void *log_user = nullptr;
     std::uint64_t default_ttl_ms = 0;
     std::uint64_t feed_retention_bytes = 0;
+    std::uint64_t compact_bytes_per_second = 0;
+    std::uint32_t compact_from_minute = 0;
+    std::uint32_t compact_until_minute = 0;
 };
 
 static_assert(std::is_trivially_destructible_v<config>); /* see directory_path */
@@ -1796,6 +1859,11 @@ class record
     std::uint32_t partition() const noexcept
     {
         return record_.partition;
+    }
+    /** When it expires, in milliseconds since 1970; UINT64_MAX: never. */
+    std::uint64_t deadline_ms() const noexcept
+    {
+        return record_.deadline_ms;
     }
 
   private:
@@ -1994,41 +2062,6 @@ class snapshot
     std::unique_ptr<bitkv_snapshot, destroy> snapshot_;
 };
 
-/** How long a key lives; made from a std::chrono::duration, which is rounded up to
- *  milliseconds and must be more than 0, else BITKV_ERR_INVALID. */
-class time_to_live
-{
-  public:
-    /** As the config says. */
-    constexpr time_to_live() = default;
-    template <class Rep, class Period>
-    constexpr time_to_live(std::chrono::duration<Rep, Period> d)
-        : ms_(d > d.zero() ? static_cast<std::uint64_t>(
-                                 std::chrono::ceil<std::chrono::milliseconds>(d).count())
-                           : BITKV_TTL_MAX + 1)
-    {
-    }
-    /** It never expires. */
-    static constexpr time_to_live never()
-    {
-        return time_to_live(BITKV_TTL_NONE);
-    }
-    /** The deadline that the key has is kept; none, if it is absent. */
-    static constexpr time_to_live keep()
-    {
-        return time_to_live(BITKV_TTL_KEEP);
-    }
-    /** As in bitkv_put_options. */
-    constexpr std::uint64_t milliseconds() const noexcept
-    {
-        return ms_;
-    }
-
-  private:
-    explicit constexpr time_to_live(std::uint64_t ms) : ms_(ms) {}
-    std::uint64_t ms_ = 0;
-};
-
 /** How database::put_if() stores; bitkv_put_options tells what the fields mean. */
 struct put_config {
     bitkv_condition condition = BITKV_ALWAYS;
@@ -2038,6 +2071,25 @@ struct put_config {
 };
 
 static_assert(std::is_trivially_destructible_v<put_config>); /* see directory_path */
+
+/** How database::backup() goes about it; see bitkv_backup_options. */
+struct backup_config {
+    bool no_links = false;
+    bool verify = false;
+    bool accept_damage = false;
+    bitkv_progress_cb progress = nullptr; /**< as of database::compact() */
+    void *user = nullptr;
+};
+
+/** How database::repartition() goes about it; see bitkv_repartition_options. */
+struct repartition_config {
+    std::uint64_t max_file_size = 0;
+    bitkv_io_mode io_mode = BITKV_IO_AUTO;
+    bitkv_progress_cb progress = nullptr; /**< cancels if it does not return 0 */
+    void *user = nullptr;
+};
+
+static_assert(std::is_trivially_destructible_v<backup_config>); /* see directory_path */
 
 /** What the function of database::update() wants. */
 class update_decision
@@ -2257,27 +2309,43 @@ class database
      *  read-only; at once. See bitkv_refresh(). */
     result<void> refresh()
     {
-        std::lock_guard lock(core_->mutex);
-        if (core_->handle == nullptr)
-            return was_closed();
-        int status = bitkv_refresh(core_->handle);
-        if (status != BITKV_OK)
-            return error::of_thread(status);
-        return {};
+        return done_now([](::bitkv *handle) { return bitkv_refresh(handle); });
     }
 
-    /** Writes a batch, at once: all of it or nothing. With BITKV_DURABILITY_SYNC the
-     *  thread waits for the disk. See bitkv_write(). */
+    /** Writes a batch, at once, after what this thread has awaited before: all of it or
+     *  nothing. With BITKV_DURABILITY_SYNC the thread waits for the disk; other threads
+     *  go on. See bitkv_write(). */
     result<void> write(const batch &batch, bitkv_durability durability = BITKV_DURABILITY_DEFAULT)
     {
-        std::lock_guard lock(core_->mutex);
-        if (core_->handle == nullptr)
-            return was_closed();
-        int status =
-            batch.count() > 0 ? bitkv_write(core_->handle, batch.handle(), durability) : BITKV_OK;
-        if (status != BITKV_OK)
-            return error::of_thread(status);
-        return {};
+        return done_now([&](::bitkv *handle) {
+            return batch.count() > 0 ? bitkv_write(handle, batch.handle(), durability) : BITKV_OK;
+        });
+    }
+
+    /**
+     * Reads many keys, at once, after what this thread has awaited before: as a
+     * pipeline whose cache misses overlap. See bitkv_multi_get().
+     * @param keys a range of anything that is a key: a std::vector<std::string>, an
+     *             array of std::string_view
+     * @return for each, in order, what database::get_string() returns when awaited
+     */
+    template <detail::keys R> std::vector<result<std::optional<std::string>>> multi_get(R &&keys)
+    {
+        std::vector<bitkv_get_item> items;
+        for (auto &&key : keys) {
+            auto k = detail::hold(key);
+            bitkv_get_item item{};
+            item.key = std::ranges::data(k);
+            item.key_size = std::ranges::size(k);
+            items.push_back(item);
+        }
+        return get_items(items);
+    }
+    /** The same: `db.multi_get({"a", "b"})`. */
+    std::vector<result<std::optional<std::string>>>
+    multi_get(std::initializer_list<std::string_view> keys)
+    {
+        return multi_get(std::span(keys.begin(), keys.size()));
     }
 
     /**
@@ -2297,16 +2365,79 @@ class database
     result<void> compact_now(std::uint32_t partition = BITKV_ALL_PARTITIONS,
                              bitkv_progress_cb progress = nullptr, void *user = nullptr)
     {
-        detail::direct_call here(*core_);
-        if (here.handle() == nullptr)
-            return was_closed();
-        compaction c{core_.get(), progress, user};
-        int status = bitkv_compact(here.handle(), partition, &compaction::hear, &c);
-        if (status == BITKV_ERR_CANCELED && c.closed)
-            return error(BITKV_ERR_CLOSED, "closed during a compaction");
+        listener l{core_.get(), progress, user};
+        return long_now(l, [&](::bitkv *handle) {
+            return bitkv_compact(handle, partition, &listener::hear, &l);
+        });
+    }
+
+    /**
+     * Makes a backup of this moment; see bitkv_backup(). Blocks the thread; other
+     * threads go on.
+     * @return co_await: a result<bitkv_backup_report>; BITKV_ERR_EXISTS if the target
+     *         is something else; BITKV_ERR_CLOSED if another thread closes
+     */
+    auto backup(const directory_path &target, const backup_config &c = {})
+    {
+        return detail::immediate([this, target, c] { return backup_now(target, c); });
+    }
+
+    /** The same without a coroutine: it has been made when it returns. */
+    result<bitkv_backup_report> backup_now(const directory_path &target,
+                                           const backup_config &c = {})
+    {
+        if (target.too_long())
+            return error(BITKV_ERR_INVALID, "the target's path is too long");
+        bitkv_backup_report report{};
+        listener l{core_.get(), c.progress, c.user};
+        bitkv_backup_options o;
+        bitkv_backup_options_init(&o);
+        o.no_links = c.no_links;
+        o.verify = c.verify;
+        o.accept_damage = c.accept_damage;
+        o.progress = &listener::hear;
+        o.user = &l;
+        o.report = &report;
+        result<void> made =
+            long_now(l, [&](::bitkv *handle) { return bitkv_backup(handle, target.c_str(), &o); });
+        if (!made)
+            return made.error();
+        return report;
+    }
+
+    /** Gives a database that nobody has open another number of partitions; blocks the
+     *  thread. See bitkv_repartition(). */
+    static result<void> repartition(const directory_path &directory, std::uint32_t partitions,
+                                    const repartition_config &c = {})
+    {
+        if (directory.too_long())
+            return error(BITKV_ERR_INVALID, "the directory's path is too long");
+        bitkv_repartition_options o;
+        bitkv_repartition_options_init(&o);
+        o.max_file_size = c.max_file_size;
+        o.io_mode = c.io_mode;
+        o.progress = c.progress;
+        o.user = c.user;
+        int status = bitkv_repartition(directory.c_str(), partitions, &o);
         if (status != BITKV_OK)
             return error::of_thread(status);
         return {};
+    }
+
+    /** The data files, in order of the log, at once. See bitkv_segments(). */
+    result<std::vector<bitkv_segment_info>>
+    segments(std::uint32_t partition = BITKV_ALL_PARTITIONS) const
+    {
+        std::vector<bitkv_segment_info> infos;
+        detail::direct_call here(*core_);
+        if (here.handle() == nullptr)
+            return was_closed();
+        int status = bitkv_segments(here.handle(), partition, &add_segment, &infos);
+        if (status == segments_no_memory)
+            return error(BITKV_ERR_NO_MEMORY, "no memory to list the segments");
+        if (status != BITKV_OK)
+            return error::of_thread(status);
+        return infos;
     }
 
     /** Opens a feed of the changes behind a position of feed::position(), at once;
@@ -2331,10 +2462,10 @@ class database
     {
         bitkv_statistics statistics{};
         bitkv_statistics_init(&statistics);
-        std::lock_guard lock(core_->mutex);
-        if (core_->handle == nullptr)
+        detail::direct_call here(*core_);
+        if (here.handle() == nullptr)
             return was_closed();
-        int status = bitkv_stats(core_->handle, partition, &statistics);
+        int status = bitkv_stats(here.handle(), partition, &statistics);
         if (status != BITKV_OK)
             return error::of_thread(status);
         return statistics;
@@ -2367,8 +2498,8 @@ class database
 
     database() : core_(std::make_shared<detail::core>()) {}
 
-    /* Hears of progress, and whether somebody closes meanwhile. */
-    struct compaction {
+    /* Hears of the progress of a long call, and whether somebody closes meanwhile. */
+    struct listener {
         const detail::core *core;
         bitkv_progress_cb progress;
         void *user;
@@ -2376,22 +2507,79 @@ class database
 
         static int hear(void *user, std::uint64_t done, std::uint64_t total)
         {
-            auto *c = static_cast<compaction *>(user);
-            c->closed = c->core->closed;
-            return c->closed ? 1 : c->progress != nullptr ? c->progress(c->user, done, total) : 0;
+            auto *l = static_cast<listener *>(user);
+            l->closed = l->core->closed;
+            return l->closed ? 1 : l->progress != nullptr ? l->progress(l->user, done, total) : 0;
         }
     };
+
+    /* A long call that `l` hears of. */
+    template <class Call> result<void> long_now(const listener &l, Call &&call)
+    {
+        result<void> done = done_now(std::forward<Call>(call));
+        if (done.error() == BITKV_ERR_CANCELED && l.closed)
+            return error(BITKV_ERR_CLOSED, "closed during a long call");
+        return done;
+    }
+
+    /* No exception leaves a callback of the library's. */
+    static constexpr int segments_no_memory = 1000;
+
+    static int add_segment(void *user, const bitkv_segment_info *info)
+    {
+        auto *infos = static_cast<std::vector<bitkv_segment_info> *>(user);
+#if BITCASK_EXCEPTIONS_
+        try {
+            infos->push_back(*info);
+        } catch (...) {
+            return segments_no_memory;
+        }
+#else
+        infos->push_back(*info);
+#endif
+        return 0;
+    }
 
     result<feed> open_feed(const char *position, std::size_t size)
     {
         bitkv_feed *opened = nullptr;
-        std::lock_guard lock(core_->mutex);
-        if (core_->handle == nullptr)
-            return was_closed();
-        int status = bitkv_feed_open(&opened, core_->handle, position, size);
-        if (status != BITKV_OK)
-            return error::of_thread(status);
+        result<void> done = done_now(
+            [&](::bitkv *handle) { return bitkv_feed_open(&opened, handle, position, size); });
+        if (!done)
+            return done.error();
         return feed(opened);
+    }
+
+    std::vector<result<std::optional<std::string>>> get_items(std::vector<bitkv_get_item> &items)
+    {
+        struct release {
+            std::vector<bitkv_get_item> &items;
+            ~release()
+            {
+                for (bitkv_get_item &item : items)
+                    bitkv_free(item.value);
+            }
+        } guard{items};
+        std::vector<result<std::optional<std::string>>> results;
+        results.reserve(items.size());
+        error failure;
+        int status = direct(
+            [&](::bitkv *handle) { return bitkv_multi_get(handle, items.data(), items.size()); },
+            failure);
+        auto failed = std::count_if(items.begin(), items.end(),
+                                    [](const bitkv_get_item &i) { return i.status < 0; });
+        for (bitkv_get_item &item : items) {
+            if (failed == 0 && status < 0) /* the call itself, so that no key was read */
+                results.emplace_back(failure);
+            else if (item.status == BITKV_OK)
+                results.emplace_back(std::optional<std::string>(
+                    std::in_place, static_cast<const char *>(item.value), item.value_size));
+            else if (item.status == BITKV_NOT_FOUND)
+                results.emplace_back(std::optional<std::string>());
+            else /* of several failures the context is the last one's: it is nobody's */
+                results.emplace_back(failed == 1 ? failure : error(item.status));
+        }
+        return results;
     }
 
     static error was_closed()
@@ -2433,6 +2621,9 @@ class database
         o.log_user = c.log_user;
         o.default_ttl_ms = c.default_ttl_ms;
         o.feed_retention_bytes = c.feed_retention_bytes;
+        o.compact_bytes_per_second = c.compact_bytes_per_second;
+        o.compact_from_minute = c.compact_from_minute;
+        o.compact_until_minute = c.compact_until_minute;
         o.ring_depth = io.uring_queue_depth;
         o.backend = io.backend;
         o.io_threads = io.io_threads;
@@ -2501,6 +2692,15 @@ class database
         if (status == BITKV_NOT_FOUND || status == BITKV_ERR_CONFLICT)
             return std::optional<std::uint64_t>();
         return failure;
+    }
+
+    /* Of calls that succeed or fail. */
+    template <class Call> result<void> done_now(Call &&call)
+    {
+        error failure;
+        if (direct(std::forward<Call>(call), failure) < 0)
+            return failure;
+        return {};
     }
 
     /* Of calls that succeed, or find nothing to be done. */
@@ -2643,10 +2843,10 @@ inline result<detail::queue *> event_loop::queue_of(detail::core &db)
     bitkv_cq_options options;
     bitkv_cq_options_init(&options);
     options.capacity = options_.queue_capacity;
-    std::lock_guard lock(db.mutex);
-    if (db.handle == nullptr)
+    detail::direct_call here(db);
+    if (here.handle() == nullptr)
         return database::was_closed();
-    int status = bitkv_cq_create(&made->cq, db.handle, &options);
+    int status = bitkv_cq_create(&made->cq, here.handle(), &options);
     if (status != BITKV_OK)
         return error::of_thread(status);
     queues_.push_back(std::move(made));
