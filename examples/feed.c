@@ -31,7 +31,7 @@ static bitkv_feed *open_feed(bitkv *db, bitkv *copy)
 {
     unsigned char position[POSITION_MAX];
     size_t size = 0;
-    bitkv_feed *feed;
+    bitkv_feed *feed = NULL;
     int status = bitkv_get_into(copy, "position", 8, position, sizeof position, &size);
     if (status == BITKV_NOT_FOUND)
         status = bitkv_feed_open(&feed, db, NULL, BITKV_FEED_OLDEST);

@@ -6,7 +6,9 @@
  */
 #include "holder.h"
 
+#include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
@@ -33,21 +35,23 @@ bool holder_find(struct holder *holder, const char *directory)
     if (stream == NULL) {
         return false;
     }
+    char file[64]; /* as a line names it */
+    snprintf(file, sizeof file, "%02x:%02x:%ju", major(status.st_dev), minor(status.st_dev),
+             (uintmax_t)status.st_ino);
     bool found = false;
     char line[256];
     while (!found && fgets(line, sizeof line, stream) != NULL) {
-        unsigned device_major = 0;
-        unsigned device_minor = 0;
-        unsigned long long inode = 0;
+        char pid[24];
+        char inode[64];
         /* Lines of those who wait have "->" before the kind, and so do not match. */
-        found = sscanf(line, "%*d: FLOCK %*s %*s %ld %x:%x:%llu", &holder->pid, &device_major,
-                       &device_minor, &inode) == 4 &&
-                holder->pid > 0 && inode == status.st_ino && device_major == major(status.st_dev) &&
-                device_minor == minor(status.st_dev);
+        found = sscanf(line, "%*s FLOCK %*s %*s %23s %63s", pid, inode) == 2 &&
+                strcmp(inode, file) == 0;
+        holder->pid = found ? strtol(pid, NULL, 10) : 0;
     }
     fclose(stream);
-    if (found) {
-        read_name(holder);
+    if (holder->pid <= 0) {
+        return false;
     }
-    return found;
+    read_name(holder);
+    return true;
 }
