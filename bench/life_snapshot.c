@@ -70,7 +70,7 @@ static bool creation(struct bench_life *life, struct writer *writer, bool create
     atomic_store(&writer->longest_ticks, 0);
     ticks = bench_tick_begin();
     if (create)
-        code = bitkv_snapshot_create(life->db, &snapshot);
+        code = bitkv_snapshot_create(&snapshot, life->db);
     else
         (void)usleep(100);
     bench_histogram_add(took, bench_tick_end() - ticks);
@@ -119,7 +119,7 @@ static void *iterate(void *user)
     struct share *share = user;
     bitkv_iterator *iterator = NULL;
     bitkv_record record;
-    int code = bitkv_iterator_create(share->snapshot, &share->options, &iterator);
+    int code = bitkv_iterator_create(&iterator, share->snapshot, &share->options);
 
     while (code == BITKV_OK) {
         code = bitkv_iterator_next(iterator, &record);
@@ -175,7 +175,7 @@ static bool iterations(bitkv_snapshot *snapshot, unsigned shares, bool keys_only
 static bool iterate_all(struct bench_life *life, const struct bench_sums *expected)
 {
     bitkv_snapshot *snapshot = NULL;
-    bool done = bitkv_snapshot_create(life->db, &snapshot) == BITKV_OK ||
+    bool done = bitkv_snapshot_create(&snapshot, life->db) == BITKV_OK ||
                 bench_report_error("snapshot: %s", bitkv_error_context());
 
     for (unsigned round = 0; round < ROUNDS && done; round++) {

@@ -47,7 +47,7 @@ static void *add_up(void *user)
     options.share = part->share;
     options.shares = THREADS;
     bitkv_iterator *iterator;
-    must(bitkv_iterator_create(part->snapshot, &options, &iterator), "iterate");
+    must(bitkv_iterator_create(&iterator, part->snapshot, &options), "iterate");
     bitkv_record record;
     int status;
     while ((status = bitkv_iterator_next(iterator, &record)) == BITKV_OK) {
@@ -70,7 +70,7 @@ int main(int argc, char **argv)
         set_balance(db, i, 100);
 
     bitkv_snapshot *snapshot;
-    must(bitkv_snapshot_create(db, &snapshot), "snapshot");
+    must(bitkv_snapshot_create(&snapshot, db), "snapshot");
 
     /* What comes later is not in it. */
     for (int i = 0; i < ACCOUNTS; i += 2)

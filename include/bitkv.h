@@ -16,6 +16,8 @@
  *  3. Messages. bitkv_strerror() describes a code. bitkv_error_context() is
  *     what the last failing call of the calling thread had to say about file,
  *     offset and system error. The library never prints.
+ *     What a call makes is its first parameter, set to NULL if it fails; what it
+ *     reads or counts comes last.
  *  4. Strings and bytes. Keys and values are binary: any byte, length given
  *     beside them. Paths and messages are NUL-terminated.
  *  5. Ownership. The library copies what it is given before it returns
@@ -832,7 +834,7 @@ typedef struct bitkv_snapshot bitkv_snapshot;
  * @return BITKV_OK; BITKV_ERR_NO_MEMORY; BITKV_ERR_CLOSED; BITKV_ERR_INVALID;
  *         BITKV_ERR_FORKED
  */
-BITKV_API int bitkv_snapshot_create(bitkv *db, bitkv_snapshot **snapshot);
+BITKV_API int bitkv_snapshot_create(bitkv_snapshot **snapshot, bitkv *db);
 
 /**
  * Release a snapshot; no call on it may run. Before or after bitkv_close(), and
@@ -860,8 +862,9 @@ typedef struct bitkv_record {
     size_t key_size;
     const void *value; /**< NULL with BITKV_SCAN_KEYS */
     size_t value_size;
-    uint64_t sequence;  /**< of the write, its version; ascending within a partition */
-    uint32_t partition; /**< where it lives */
+    uint64_t sequence;    /**< of the write, its version; ascending within a partition */
+    uint32_t partition;   /**< where it lives */
+    uint64_t deadline_ms; /**< when it expires, in milliseconds since 1970; UINT64_MAX: never */
 } bitkv_record;
 
 typedef enum bitkv_scan_flags {
@@ -888,10 +891,12 @@ typedef struct bitkv_iterator_options {
     /** 0 to count - 1. Default BITKV_ALL_PARTITIONS. */
     uint32_t partition;
     /** Keys that begin with these bytes only, which are copied. All keys are looked
-     *  at: it saves what is done with the others, not the walk. Default NULL. */
+     *  at: it saves what is done with the others, not the walk. Default NULL: all
+     *  keys. */
     const void *prefix;
-    size_t prefix_size; /**< in bytes, at most BITKV_KEY_SIZE_MAX. Default 0: all keys,
-                         *   whatever `prefix` is */
+    /** In bytes, at most BITKV_KEY_SIZE_MAX. Not 0 if there is a prefix: that would
+     *  be all keys where somebody forgot the size, and is BITKV_ERR_INVALID. */
+    size_t prefix_size;
     uint64_t reserved[4];
 } bitkv_iterator_options;
 
@@ -904,14 +909,14 @@ BITKV_API void bitkv_iterator_options_init_sized(bitkv_iterator_options *options
 
 /**
  * Create an iterator, which stands before the first record.
+ * @param iterator receives it; NULL on failure
  * @param snapshot an open one; may be destroyed before the iterator
  * @param options  NULL for the defaults
- * @param iterator receives it; NULL on failure
  * @return BITKV_OK; BITKV_ERR_NO_MEMORY; BITKV_ERR_INVALID; BITKV_ERR_CLOSED;
  *         BITKV_ERR_FORKED
  */
-BITKV_API int bitkv_iterator_create(bitkv_snapshot *snapshot, const bitkv_iterator_options *options,
-                                    bitkv_iterator **iterator);
+BITKV_API int bitkv_iterator_create(bitkv_iterator **iterator, bitkv_snapshot *snapshot,
+                                    const bitkv_iterator_options *options);
 
 /**
  * Go on to the next record.
@@ -1043,19 +1048,20 @@ typedef struct bitkv_change {
  * ::BITKV_FEED_END, then bitkv_scan(), then read the feed. What is written
  * meanwhile may come in both.
  *
+ * @param feed          receives it, to be closed with bitkv_feed_close(); NULL on
+ *                      failure
+ * @param db            an open database
  * @param position      bytes of bitkv_feed_position(), of this database; NULL: see
  *                      position_size. Not used after the call
  * @param position_size in bytes; without a position BITKV_FEED_OLDEST or
  *                      BITKV_FEED_END
- * @param feed          receives it, to be closed with bitkv_feed_close(); NULL on
- *                      failure
  * @return BITKV_OK; BITKV_ERR_BEHIND if changes behind the position are not
  *         retained, or the log ends before it; BITKV_ERR_INVALID if it is no
  *         position, or of another database or number of partitions;
  *         BITKV_ERR_NO_MEMORY; BITKV_ERR_CLOSED
  */
-BITKV_API int bitkv_feed_open(bitkv *db, const void *position, size_t position_size,
-                              bitkv_feed **feed);
+BITKV_API int bitkv_feed_open(bitkv_feed **feed, bitkv *db, const void *position,
+                              size_t position_size);
 
 /**
  * Close a feed, before or after bitkv_close().
@@ -1289,11 +1295,10 @@ BITKV_API void bitkv_backup_options_init_sized(bitkv_backup_options *options, si
  *                         parent exists, and is outside of the database
  * @param options          NULL for the defaults
  * @return BITKV_OK; BITKV_ERR_EXISTS if the target is anything else;
- *         BITKV_ERR_INVALID if it is inside of the database, or its file system
- *         cannot replace an earlier backup; BITKV_ERR_LOCKED if it is open or
- *         being made; BITKV_ERR_NO_DATABASE if its parent is missing;
- *         BITKV_ERR_CORRUPT if the database is damaged; BITKV_ERR_CANCELED;
- *         BITKV_ERR_CLOSED; or a system error
+ *         BITKV_ERR_INVALID if it is inside of the database, its parent is
+ *         missing, or its file system cannot replace an earlier backup;
+ *         BITKV_ERR_LOCKED if it is open or being made; BITKV_ERR_CORRUPT if the database is
+ * damaged; BITKV_ERR_CANCELED; BITKV_ERR_CLOSED; or a system error
  */
 BITKV_API int bitkv_backup(bitkv *db, const char *target_directory,
                            const bitkv_backup_options *options);
@@ -1344,9 +1349,11 @@ BITKV_API int bitkv_repartition(const char *directory, uint32_t partitions,
 
 /** How far a segment's life has come. */
 typedef enum bitkv_segment_phase {
-    BITKV_SEGMENT_ACTIVE = 0,   /**< is written to */
+    /** Is written to. Of a read-only opening, which knows no writer: the last of a
+     *  partition, if it has no hint. It is where a writer appends, if there is one. */
+    BITKV_SEGMENT_ACTIVE = 0,
     BITKV_SEGMENT_SEALED = 1,   /**< full; waits for its sync and its hint */
-    BITKV_SEGMENT_FINISHED = 2, /**< never changes again; read-only, all are */
+    BITKV_SEGMENT_FINISHED = 2, /**< never changes again */
 } bitkv_segment_phase;
 
 /** A data file, as bitkv_segments() shows it; valid during the callback. */

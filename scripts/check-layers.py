@@ -128,8 +128,14 @@ def check_clients(root):
 
 def check_public(root):
     for file in sources(root / "include"):
-        for line, quote, path in includes(file.read_text(encoding="utf-8")):
-            if quote == '"' or "/" in path:
+        text = file.read_text(encoding="utf-8")
+        lines = len(text.splitlines())
+        if file.suffix == ".hpp" and lines > LINES_MAX:
+            yield (f"{file.relative_to(root)}:{lines}: more than {LINES_MAX} lines: "
+                   "does it have one responsibility?")
+        for line, quote, path in includes(text):
+            part = path.startswith("bitkv/") and (root / "include" / path).exists()
+            if quote == '"' or "/" in path and not part:
                 yield (f"{file.relative_to(root)}:{line}: {path}: "
                        "a public header needs the standard library only")
 

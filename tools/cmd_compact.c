@@ -13,6 +13,7 @@ struct compact {
     struct progress progress;
     uint64_t bytes_before, bytes_after; /* on disk, of the whole database */
     uint64_t time_ns;
+    bool stopped; /* before the end */
 };
 
 static int take_progress(void *user, uint64_t done, uint64_t total)
@@ -31,15 +32,23 @@ static uint64_t bytes_on_disk(bitkv *db)
                                                                           : 0;
 }
 
-/* What was done until an interruption or an error stays done, so it is told, too. */
+/* What was done until an interruption or an error stays done, so it is told, too: as what it is,
+ * and beside the error, since standard output is for results. */
 static int summarize(const struct compact *c)
 {
     const struct settings *settings = c->settings;
     if (settings->json) {
-        return output_json(settings,
-                           json_pack("{s:I, s:I, s:I}", "bytes_before", (json_int_t)c->bytes_before,
-                                     "bytes_after", (json_int_t)c->bytes_after, "duration_ns",
-                                     (json_int_t)c->time_ns));
+        return output_json(settings, json_pack("{s:I, s:I, s:I, s:b}", "bytes_before",
+                                               (json_int_t)c->bytes_before, "bytes_after",
+                                               (json_int_t)c->bytes_after, "duration_ns",
+                                               (json_int_t)c->time_ns, "complete", !c->stopped));
+    }
+    if (c->stopped) {
+        report_error(settings->command,
+                     "stopped after %s: %s before, %s after; what was done stays",
+                     human_duration(c->time_ns).text, human_bytes(c->bytes_before).text,
+                     human_bytes(c->bytes_after).text);
+        return EXIT_STATUS_OK;
     }
     if (settings->quiet) {
         return EXIT_STATUS_OK;
@@ -75,8 +84,12 @@ int command_compact(const struct settings *settings)
     if (code != BITKV_OK && !(code == BITKV_ERR_CANCELED && interrupted())) {
         status = report_library(settings->command, settings->directory, code);
     }
+    compact.stopped = code != BITKV_OK;
     compact.bytes_after = bytes_on_disk(db);
     status = database_close(db, settings, status);
+    if (code == BITKV_ERR_INVALID) {
+        return status; /* a partition that is not there: nothing was begun */
+    }
     int summary_status = summarize(&compact);
     return status != EXIT_STATUS_OK ? status : summary_status;
 }

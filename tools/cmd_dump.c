@@ -1,5 +1,9 @@
 /* SPDX-License-Identifier: MIT */
-/* bitkv dump, scan and count: all live records, or those under a prefix. */
+/*
+ * bitkv dump, scan and count: all live records, or those under a prefix. A record that expires has
+ * its deadline beside the value, as a moment and not as a time that is left: so that it is the same
+ * whenever the dump is loaded.
+ */
 #include "command.h"
 #include "database.h"
 #include "interrupt.h"
@@ -8,6 +12,7 @@
 #include "progress.h"
 #include "report.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -37,6 +42,9 @@ static void write_jsonl(FILE *stream, const bitkv_record *record, bool keys_only
     fputc_unlocked('{', stream);
     output_json_member(stream, "key", record->key, record->key_size);
     if (!keys_only) {
+        if (record->deadline_ms != UINT64_MAX) {
+            fprintf(stream, ",\"" LOADER_DEADLINE_FIELD "\":%" PRIu64, record->deadline_ms);
+        }
         fputc_unlocked(',', stream);
         output_json_member(stream, "value", record->value, record->value_size);
     }
@@ -49,6 +57,9 @@ static void write_tsv(FILE *stream, const bitkv_record *record, enum coding codi
     if (!keys_only) {
         fputc_unlocked('\t', stream);
         coding_write(stream, coding, record->value, record->value_size);
+        if (record->deadline_ms != UINT64_MAX) {
+            fprintf(stream, "\t" LOADER_DEADLINE_COLUMN "%" PRIu64, record->deadline_ms);
+        }
     }
     fputc_unlocked('\n', stream);
 }

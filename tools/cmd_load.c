@@ -13,6 +13,7 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 struct load {
@@ -22,14 +23,43 @@ struct load {
     uint64_t records;
     uint64_t record_bytes; /* of keys and values */
     uint64_t bad;
+    uint64_t expired;     /* not stored, since their deadline has passed */
     uint64_t input_bytes; /* of the files before the one being read */
     bool stopped;         /* before the end */
 };
 
+static uint64_t clock_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+/* Until its deadline, which is still to come. */
+static int put_until(struct load *load, const struct loader *loader, uint64_t now_ms)
+{
+    uint64_t ttl_ms = loader->deadline_ms - now_ms;
+    bitkv_put_options options;
+    bitkv_put_options_init(&options);
+    options.ttl_ms = ttl_ms < BITKV_TTL_MAX ? ttl_ms : BITKV_TTL_MAX;
+    return bitkv_put_if(load->db, loader->key, loader->key_size, loader->value, loader->value_size,
+                        &options, NULL);
+}
+
 static int put_record(struct load *load, const struct loader *loader, const char *name)
 {
-    int code =
-        bitkv_put(load->db, loader->key, loader->key_size, loader->value, loader->value_size);
+    int code = BITKV_OK;
+    if (loader->deadline_ms == UINT64_MAX) {
+        code =
+            bitkv_put(load->db, loader->key, loader->key_size, loader->value, loader->value_size);
+    } else {
+        uint64_t now_ms = clock_ms();
+        if (loader->deadline_ms <= now_ms) {
+            load->expired++;
+            return EXIT_STATUS_OK;
+        }
+        code = put_until(load, loader, now_ms);
+    }
     if (code == BITKV_OK) {
         load->records++;
         load->record_bytes += loader->key_size + loader->value_size;
@@ -132,13 +162,14 @@ static int summarize(const struct load *load, uint64_t keys, uint64_t keys_befor
 {
     const struct settings *settings = load->settings;
     if (settings->json) {
-        return output_json(
-            settings,
-            json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:b}", "records",
-                      (json_int_t)load->records, "record_bytes", (json_int_t)load->record_bytes,
-                      "input_bytes", (json_int_t)load->input_bytes, "bad", (json_int_t)load->bad,
-                      "keys_before", (json_int_t)keys_before, "keys", (json_int_t)keys, "seconds",
-                      (double)time_ns / 1e9, "complete", !load->stopped));
+        return output_json(settings,
+                           json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:b}", "records",
+                                     (json_int_t)load->records, "record_bytes",
+                                     (json_int_t)load->record_bytes, "input_bytes",
+                                     (json_int_t)load->input_bytes, "bad", (json_int_t)load->bad,
+                                     "expired", (json_int_t)load->expired, "keys_before",
+                                     (json_int_t)keys_before, "keys", (json_int_t)keys, "seconds",
+                                     (double)time_ns / 1e9, "complete", !load->stopped));
     }
     if (settings->quiet && !load->stopped) {
         return EXIT_STATUS_OK;
@@ -153,6 +184,9 @@ static int summarize(const struct load *load, uint64_t keys, uint64_t keys_befor
             seconds > 0 ? (double)load->input_bytes / seconds / 1e6 : 0);
     if (load->bad > 0) {
         fprintf(stream, "%s malformed; ", human_count(load->bad).text);
+    }
+    if (load->expired > 0) {
+        fprintf(stream, "%s expired, left out; ", human_count(load->expired).text);
     }
     fprintf(stream, "%s keys, %s before\n", human_count(keys).text, human_count(keys_before).text);
     return load->stopped ? EXIT_STATUS_OK : output_finish(settings->command, EXIT_STATUS_OK);

@@ -195,7 +195,7 @@ static int watch_in(struct watch *watch)
     size_t size = 0;
     int status = load_position(watch, &position, &size);
     if (status == EXIT_STATUS_OK) {
-        int code = bitkv_feed_open(watch->db, position, size, &watch->feed);
+        int code = bitkv_feed_open(&watch->feed, watch->db, position, size);
         if (code != BITKV_OK) {
             status = report_library(settings->command, settings->directory, code);
         }

@@ -224,6 +224,25 @@ static enum loader_result take_value(struct loader *loader)
     return LOADER_RECORD;
 }
 
+/* A dump's; where options say what the fields mean, it is somebody else's. */
+static enum loader_result take_deadline(struct loader *loader)
+{
+    const struct settings *settings = loader->settings;
+    json_t *member = json_object_get(loader->document, LOADER_DEADLINE_FIELD);
+    if (member == NULL || settings->whole || settings->value_field != NULL ||
+        settings->key_field != NULL || loader->has_template) {
+        return LOADER_RECORD;
+    }
+    size_t size = 0;
+    const char *text =
+        json_is_number(member) ? take_text(loader, LOADER_DEADLINE_FIELD, &size) : NULL;
+    if (text == NULL || !loader_take_deadline(loader, text, size)) {
+        return loader_bad(loader, loader->line,
+                          "\"" LOADER_DEADLINE_FIELD "\" is not a number of milliseconds");
+    }
+    return LOADER_RECORD;
+}
+
 static enum loader_result jsonl_next(struct loader *loader)
 {
     size_t offset = 0;
@@ -256,7 +275,10 @@ static enum loader_result jsonl_next(struct loader *loader)
     }
     /* The value first: it may be the whole line, and compacting that moves a key that lies in it.
      */
-    enum loader_result result = take_value(loader);
+    enum loader_result result = take_deadline(loader);
+    if (result == LOADER_RECORD) {
+        result = take_value(loader);
+    }
     return result == LOADER_RECORD ? take_key(loader) : result;
 }
 

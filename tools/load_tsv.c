@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * KEY <TAB> VALUE <NEWLINE>, both with the escapes of CODING_ESCAPE: what `bitkv dump` writes.
+ * KEY <TAB> VALUE <NEWLINE>, both with the escapes of CODING_ESCAPE: what `bitkv dump` writes. With
+ * <TAB> expires=MILLISECONDS behind it, the record has a deadline.
  * Blank lines are skipped. Nothing but escapes is special, so a carriage return is data.
  */
 #include "loader.h"
@@ -17,6 +18,13 @@ static enum loader_result decode(struct loader *loader, const char *what, char *
     }
     return loader_bad(loader, loader->line, "column %zu: bad %s: %s", column + error.offset + 1,
                       what, error.message);
+}
+
+static bool take_deadline(struct loader *loader, const char *text, size_t size)
+{
+    const size_t name_size = sizeof LOADER_DEADLINE_COLUMN - 1;
+    return size > name_size && memcmp(text, LOADER_DEADLINE_COLUMN, name_size) == 0 &&
+           loader_take_deadline(loader, text + name_size, size - name_size);
 }
 
 static enum loader_result tsv_next(struct loader *loader)
@@ -42,9 +50,12 @@ static enum loader_result tsv_next(struct loader *loader)
     size_t value_size = size - key_size - 1;
     const char *second = memchr(value, '\t', value_size);
     if (second != NULL) {
-        return loader_bad(loader, loader->line,
-                          "column %zu: a second tab; write a tab in a value as \\t",
-                          (size_t)(second - line) + 1);
+        if (!take_deadline(loader, second + 1, (size_t)(value + value_size - second) - 1)) {
+            return loader_bad(loader, loader->line,
+                              "column %zu: a second tab; write a tab in a value as \\t",
+                              (size_t)(second - line) + 1);
+        }
+        value_size = (size_t)(second - value);
     }
     enum loader_result result = decode(loader, "value", value, &value_size, key_size + 1);
     if (result == LOADER_RECORD) {

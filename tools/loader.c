@@ -131,6 +131,19 @@ enum loader_result loader_bad(struct loader *loader, uint64_t line, const char *
     return LOADER_BAD;
 }
 
+bool loader_take_deadline(struct loader *loader, const char *text, size_t size)
+{
+    uint64_t deadline_ms = 0;
+    for (size_t i = 0; i < size; i++) {
+        if (text[i] < '0' || text[i] > '9' || deadline_ms > (UINT64_MAX - 9) / 10) {
+            return false;
+        }
+        deadline_ms = deadline_ms * 10 + (uint64_t)(text[i] - '0');
+    }
+    loader->deadline_ms = deadline_ms;
+    return size > 0;
+}
+
 enum loader_result loader_compose_key(struct loader *loader, template_lookup lookup)
 {
     struct report_text quoted;
@@ -159,6 +172,7 @@ enum loader_result loader_next(struct loader *loader)
 {
     loader->value = NULL;
     loader->value_size = 0;
+    loader->deadline_ms = UINT64_MAX;
     enum loader_result result = loader->format->next(loader);
     if (result != LOADER_RECORD) {
         return result;

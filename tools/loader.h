@@ -14,6 +14,11 @@
 
 #include <jansson.h>
 
+/* How a dump tells when a record expires, in milliseconds since 1970: a third column of tsv that
+ * begins so, a field of jsonl. */
+#define LOADER_DEADLINE_COLUMN "expires="
+#define LOADER_DEADLINE_FIELD  "deadline_ms"
+
 enum loader_result {
     LOADER_END = 0,
     LOADER_RECORD = 1,
@@ -47,6 +52,7 @@ struct loader {
     size_t key_size;
     const char *value;
     size_t value_size;
+    uint64_t deadline_ms; /* since 1970; UINT64_MAX: it never expires */
 
     /* Where the record begins; with LOADER_BAD, what is wrong and where. */
     uint64_t line;
@@ -66,6 +72,9 @@ void loader_destroy(struct loader *loader);
 
 /* The next record. LOADER_FAILED: errno tells. */
 enum loader_result loader_next(struct loader *loader);
+
+/* For formats: take the deadline from its digits. False: they are none, or too many. */
+bool loader_take_deadline(struct loader *loader, const char *text, size_t size);
 
 /* For formats: note what is wrong with the line, return LOADER_BAD. */
 __attribute__((format(printf, 3, 4))) enum loader_result

@@ -78,6 +78,8 @@ static const struct command commands[] = {
             "  jsonl   an object a line: {\"key\": ..., \"value\": ...}; values that are no\n"
             "          strings are stored as JSON; key_base64 and value_base64 hold bytes\n"
             "  deb822  stanzas of 'Field: value' lines; the value is the whole stanza\n"
+            "What a dump says of deadlines is restored; records whose deadline has passed\n"
+            "are left out, and counted.\n"
             "Without FILE, or with '-', from standard input. Of records with the same key\n"
             "the last one stays. A malformed record stops the load with exit status 3; what\n"
             "was loaded before it stays loaded.",
@@ -94,6 +96,8 @@ static const struct command commands[] = {
         .arguments = "DIRECTORY",
         .summary = "print all live records",
         .description = "As tsv (the default) or jsonl; `bitkv load` reads both. In no order.\n"
+                       "Records that expire have their deadline, in milliseconds since 1970, as\n"
+                       "a third column 'expires=...' or a field \"deadline_ms\".\n"
                        "The coding options change how tsv writes keys and values.",
         .options = OPTION_BIT(OPTION_FORMAT) | OPTION_BIT(OPTION_OUTPUT) |
                    OPTION_BIT(OPTION_KEYS_ONLY) | OPTION_BIT(OPTION_PREFIX) | OPTIONS_CODING |
@@ -138,7 +142,8 @@ static const struct command commands[] = {
         .arguments = "DIRECTORY",
         .summary = "show how many keys expire, and when",
         .description = "By the time that is left, with the bytes of keys and values. Expired keys\n"
-                       "are there until compaction has removed them.",
+                       "are there until compaction has removed them; their bytes are those on\n"
+                       "disk, which it gives back.",
         .options = OPTIONS_READER,
         .run = command_expire_stats,
     },
@@ -157,8 +162,8 @@ static const struct command commands[] = {
         .summary = "make a backup, or bring one up to date",
         .description = "TARGET is not there yet, empty, or an earlier backup of this database,\n"
                        "which is replaced when the new one is complete. Files that are never\n"
-                       "changed again are shared with the database by hard links. A program\n"
-                       "may have the database open, and write.",
+                       "changed again are shared with the database by hard links. Works beside a\n"
+                       "program that writes.",
         .options = OPTION_BIT(OPTION_VERIFY) | OPTION_BIT(OPTION_NO_LINKS) | OPTIONS_READER,
         .arguments_min = 1,
         .arguments_max = 1,

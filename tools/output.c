@@ -6,6 +6,7 @@
 #include "report.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -78,10 +79,23 @@ int output_open(struct output *output, const struct settings *settings, const ch
     return EXIT_STATUS_OK;
 }
 
+/* Which failure set a stream's mark. It may be some calls ago, and errno of another by now; that
+ * a pipe has lost its reader can still be asked. */
+static int reason_of_failure(FILE *stream)
+{
+    struct pollfd pipe = {.fd = fileno(stream), .events = POLLOUT};
+    if (poll(&pipe, 1, 0) == 1 && (pipe.revents & POLLERR) != 0) {
+        return EPIPE;
+    }
+    return errno != 0 ? errno : EIO;
+}
+
 bool output_failed(struct output *output)
 {
     if (output->error == 0 && ferror_unlocked(output->stream)) {
-        output->error = errno != 0 ? errno : EIO;
+        int error = errno;
+        output->error = reason_of_failure(output->stream);
+        errno = error;
     }
     return output->error != 0;
 }
@@ -127,10 +141,10 @@ int output_close(struct output *output, const struct settings *settings, bool ke
 int output_finish(const struct command *command, int status)
 {
     errno = 0;
-    if (fflush(stdout) == 0 || status != EXIT_STATUS_OK) {
+    if ((fflush(stdout) == 0 && !ferror(stdout)) || status != EXIT_STATUS_OK) {
         return status; /* another failure has been reported, maybe this very one */
     }
-    return report_write_failure(command, "standard output", errno);
+    return report_write_failure(command, "standard output", reason_of_failure(stdout));
 }
 
 int output_json(const struct settings *settings, json_t *document)

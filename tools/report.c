@@ -3,6 +3,7 @@
 
 #include "coding.h"
 #include "command.h"
+#include "holder.h"
 #include "progress.h"
 
 #include <stdarg.h>
@@ -54,6 +55,25 @@ void report_hint(const char *format, ...)
     va_end(arguments);
 }
 
+/* Whom to stop, and what can be done meanwhile. */
+static void hint_at_writer(const struct command *command, const char *directory)
+{
+    struct holder holder;
+    if (holder_find(&holder, directory)) {
+        report_hint("process %ld%s%s%s has it open: end that, or let it close the database",
+                    holder.pid, holder.name[0] != '\0' ? " (" : "", holder.name,
+                    holder.name[0] != '\0' ? ")" : "");
+    } else {
+        report_hint("end the process that has it open, or let it close the database");
+    }
+    if ((command->options & OPTION_BIT(OPTION_REPAIR)) != 0) {
+        report_hint("without --repair, `bitkv %s` reads beside it", command->name);
+    } else {
+        report_hint("beside it work get, exists, count, scan, dump, watch, stats, expire-stats and "
+                    "backup");
+    }
+}
+
 /* What the context does not say already. */
 static const char *hint_of(const struct command *command, int code, const char *context)
 {
@@ -67,15 +87,18 @@ static const char *hint_of(const struct command *command, int code, const char *
         return "--max-file-size takes 64K to 1G, such as 100M";
     }
     switch (code) {
-    case BITKV_ERR_LOCKED:
-        return "while a program writes, only its own bitkv_stats() can tell the figures";
     case BITKV_ERR_NO_DATABASE:
-        return command->writes ? "check the path, or let the command make one with --create"
-                               : "check the path; `bitkv put` and `bitkv load` make a database";
+        return command->creates ? "check the path, or let the command make one with --create"
+                                : "check the path; `bitkv put` and `bitkv load` make a database";
     case BITKV_ERR_PARTITION_COUNT:
         return "leave --partitions out: the number is fixed when a database is made";
     case BITKV_ERR_CORRUPT:
-        return "`bitkv check` tells what is damaged and where";
+        return strcmp(command->name, "check") == 0
+                   ? NULL
+                   : "`bitkv check` tells what is damaged and where";
+    case BITKV_ERR_BEHIND:
+        return "compaction has taken the next changes away: begin anew with another --from FILE, "
+               "and see feed_retention_bytes in bitkv(3)";
     case BITKV_ERR_NO_SPACE:
         return "make room on the device; everything written before is safe";
     case BITKV_ERR_FORMAT:
@@ -98,6 +121,11 @@ int report_library(const struct command *command, const char *subject, int code)
         report_error(command, "%s: %s (%s)", subject, bitkv_strerror(code), context);
     } else {
         report_error(command, "%s: %s", subject, bitkv_strerror(code));
+    }
+    /* Of a backup's target, which is locked, too, the context says it all. */
+    bool is_target = strcmp(command->name, "backup") == 0 && strstr(context, "backup to") != NULL;
+    if (code == BITKV_ERR_LOCKED && !is_target) {
+        hint_at_writer(command, subject);
     }
     const char *hint = hint_of(command, code, context);
     if (hint != NULL) {

@@ -117,6 +117,11 @@ static int look_at_target(struct backup *b, const char *target)
 {
     bool within;
     int rc = bkv_site_open(&b->site, target);
+    if (rc == BITKV_ERR_NO_DATABASE) /* what it is to a database that is looked for */
+        return bkv_error(BITKV_ERR_INVALID,
+                         "the parent directory of the target, %s, does not exist; create that "
+                         "first",
+                         target);
     if (rc == BITKV_OK)
         rc = bkv_site_within(&b->site, &b->db->store.dir, &within);
     if (rc == BITKV_OK && within)

@@ -57,7 +57,13 @@ static inline int bkv_check_ttl(uint64_t ttl_ms, bool may_keep)
     if (ttl_ms <= BITKV_TTL_MAX || ttl_ms == BITKV_TTL_NONE ||
         (may_keep && ttl_ms == BITKV_TTL_KEEP))
         return BITKV_OK;
-    return bkv_error(BITKV_ERR_INVALID, "%llu ms is no time to live", (unsigned long long)ttl_ms);
+    if (ttl_ms == BITKV_TTL_KEEP)
+        return bkv_error(BITKV_ERR_INVALID, "BITKV_TTL_KEEP is for bitkv_put_if() and "
+                                            "bitkv_update(): here there is nothing to keep");
+    return bkv_error(BITKV_ERR_INVALID,
+                     "%llu ms is no time to live; the most is BITKV_TTL_MAX, none is "
+                     "BITKV_TTL_NONE",
+                     (unsigned long long)ttl_ms);
 }
 
 static inline struct bkv_partition *bkv_route(const struct bitkv *db, const struct bkv_hash *hash)

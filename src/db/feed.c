@@ -239,7 +239,7 @@ static int open_feed(struct bitkv *db, const uint8_t *bytes, size_t size, bitkv_
     return rc;
 }
 
-int bitkv_feed_open(bitkv *db, const void *position, size_t position_size, bitkv_feed **feed)
+int bitkv_feed_open(bitkv_feed **feed, bitkv *db, const void *position, size_t position_size)
 {
     if (feed == NULL)
         return bkv_error(BITKV_ERR_INVALID, "bitkv_feed_open: no place for the feed");

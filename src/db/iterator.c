@@ -48,6 +48,9 @@ static int check_prefix(const bitkv_iterator_options *o)
 {
     if (o->prefix == NULL && o->prefix_size > 0)
         return bkv_error(BITKV_ERR_INVALID, "the prefix is NULL and its size %zu", o->prefix_size);
+    if (o->prefix != NULL && o->prefix_size == 0)
+        return bkv_error(BITKV_ERR_INVALID, "a prefix is given, but its size, prefix_size, is 0; "
+                                            "for all keys leave prefix NULL");
     if (o->prefix_size > BITKV_KEY_SIZE_MAX)
         return bkv_error(BITKV_ERR_INVALID, "a prefix has up to %u bytes, not %zu",
                          BITKV_KEY_SIZE_MAX, o->prefix_size);
@@ -104,8 +107,8 @@ static int make(bitkv_snapshot *snapshot, const bitkv_iterator_options *o, bitkv
     return BITKV_OK;
 }
 
-int bitkv_iterator_create(bitkv_snapshot *snapshot, const bitkv_iterator_options *options,
-                          bitkv_iterator **iterator)
+int bitkv_iterator_create(bitkv_iterator **iterator, bitkv_snapshot *snapshot,
+                          const bitkv_iterator_options *options)
 {
     if (iterator == NULL)
         return bkv_error(BITKV_ERR_INVALID, "bitkv_iterator_create: no place for the iterator");
@@ -176,6 +179,8 @@ static inline int next(bitkv_iterator *it, struct bkv_shown *shown)
         rc = step(it, db, slot, shown);
         bkv_epoch_exit(slot);
     } while (rc == BKV_WALK_PAUSE);
+    if (BKV_LIKELY(rc == BITKV_OK))
+        shown->record.deadline_ms = shown->deadline;
     if (BKV_UNLIKELY(rc == BITKV_NOT_FOUND)) {
         int failure = bkv_walk_failure(it->walk);
         rc = failure != BITKV_OK ? failure : rc;
@@ -209,7 +214,7 @@ static int scan(bitkv_snapshot *snapshot, unsigned flags, bitkv_scan_cb scan_cb,
     bitkv_iterator_options_init(&options);
     options.flags = flags;
     bitkv_iterator *it;
-    int rc = bitkv_iterator_create(snapshot, &options, &it);
+    int rc = bitkv_iterator_create(&it, snapshot, &options);
     if (rc != BITKV_OK)
         return rc;
     struct bkv_shown shown;
@@ -239,7 +244,7 @@ int bitkv_scan(bitkv *db, unsigned flags, bitkv_scan_cb scan_cb, void *user)
     if (rc != BITKV_OK)
         return rc;
     bitkv_snapshot *snapshot;
-    rc = bitkv_snapshot_create(db, &snapshot);
+    rc = bitkv_snapshot_create(&snapshot, db);
     bkv_long_leave(&call);
     if (rc == BITKV_OK) {
         rc = scan(snapshot, flags, scan_cb, user);

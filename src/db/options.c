@@ -61,6 +61,8 @@ static int check_behaviour(const bitkv_options *o)
 
 static int check_expiry(const bitkv_options *o)
 {
+    if (o->default_ttl_ms == BITKV_TTL_KEEP)
+        return WRONG("option default_ttl_ms is BITKV_TTL_KEEP, which is for single writes");
     if (o->default_ttl_ms > BITKV_TTL_MAX && o->default_ttl_ms != BITKV_TTL_NONE)
         return WRONG("option default_ttl_ms is %" PRIu64 ", the most is %" PRIu64,
                      o->default_ttl_ms, (uint64_t)BITKV_TTL_MAX);

@@ -6,11 +6,21 @@
 #include "base/memory.h"
 #include "partition/segment_list.h"
 
-static int show(struct bkv_partition *p, bitkv_segment_cb segment_cb, void *user)
+/* A read-only opening has no active segment of its own. The end of the log is the
+ * writer's, who gives a segment its hint when it is full. */
+static void mark_last(bitkv_segment_info *infos, size_t count)
+{
+    if (count > 0 && infos[count - 1].hint_bytes == 0)
+        infos[count - 1].phase = BITKV_SEGMENT_ACTIVE;
+}
+
+static int show(struct bkv_partition *p, bool read_only, bitkv_segment_cb segment_cb, void *user)
 {
     bitkv_segment_info *infos;
     size_t count;
     int rc = bkv_partition_segments(p, &infos, &count);
+    if (rc == BITKV_OK && read_only)
+        mark_last(infos, count);
     for (size_t i = 0; i < count && rc == BITKV_OK; i++)
         rc = segment_cb(user, &infos[i]);
     bkv_mfree(infos);
@@ -33,7 +43,7 @@ int bitkv_segments(bitkv *db, uint32_t partition, bitkv_segment_cb segment_cb, v
     uint32_t first = all ? 0 : partition;
     uint32_t last = all ? db->partition_count : partition + 1;
     for (uint32_t i = first; i < last && rc == BITKV_OK; i++)
-        rc = show(db->partitions[i], segment_cb, user);
+        rc = show(db->partitions[i], db->store.options.read_only, segment_cb, user);
     bkv_long_end(&call);
     return rc;
 }

@@ -138,7 +138,7 @@ static int create(struct bitkv *db, struct bkv_epoch_slot *slot, bitkv_snapshot 
     return BITKV_OK;
 }
 
-int bitkv_snapshot_create(bitkv *db, bitkv_snapshot **snapshot)
+int bitkv_snapshot_create(bitkv_snapshot **snapshot, bitkv *db)
 {
     if (snapshot == NULL)
         return bkv_error(BITKV_ERR_INVALID, "bitkv_snapshot_create: no place for the snapshot");

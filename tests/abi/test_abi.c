@@ -122,13 +122,14 @@ OFFSET(bitkv_get_item, value, 32);
 OFFSET(bitkv_get_item, value_size, 40);
 OFFSET(bitkv_get_item, status, 48);
 
-SIZE(bitkv_record, 48);
+SIZE(bitkv_record, 56);
 OFFSET(bitkv_record, key, 0);
 OFFSET(bitkv_record, key_size, 8);
 OFFSET(bitkv_record, value, 16);
 OFFSET(bitkv_record, value_size, 24);
 OFFSET(bitkv_record, sequence, 32);
 OFFSET(bitkv_record, partition, 40);
+OFFSET(bitkv_record, deadline_ms, 48);
 
 SIZE(bitkv_iterator_options, 72);
 OFFSET(bitkv_iterator_options, struct_size, 0);

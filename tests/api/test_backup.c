@@ -647,7 +647,9 @@ static void what_is_no_backup_of_this_database_is_left_alone(void **state)
     fails(BITKV_ERR_INVALID, bitkv_backup(db, inside(name, path, "b"), NULL));
     fails(BITKV_ERR_INVALID, bitkv_backup(db, inside(name, path, "partition_0/b"), NULL));
     fails(BITKV_ERR_INVALID, bitkv_backup(db, "/", NULL));
-    fails(BITKV_ERR_NO_DATABASE, bitkv_backup(db, inside(name, directory, "none/b"), NULL));
+    fails(BITKV_ERR_INVALID, bitkv_backup(db, inside(name, directory, "none/b"), NULL));
+    context_has("the parent directory of the target");
+    context_has("none/b");
     fails(BITKV_ERR_EXISTS, bitkv_backup(db, directory, NULL));
     context_has("not empty");
 
@@ -729,6 +731,46 @@ static int stop_at_once(void *user, const bitkv_segment_info *info)
     return 77;
 }
 
+/* Per partition: how many are active, and whether the last is. */
+struct phases {
+    unsigned active[3], count[3];
+    bool last_active[3];
+};
+
+static int note_phase(void *user, const bitkv_segment_info *info)
+{
+    struct phases *phases = user;
+    bool active = info->phase == BITKV_SEGMENT_ACTIVE;
+    assert_true(active || info->phase == BITKV_SEGMENT_FINISHED);
+    phases->active[info->partition] += active;
+    phases->last_active[info->partition] = active;
+    phases->count[info->partition]++;
+    return 0;
+}
+
+static void a_reader_beside_a_writer_sees_which_segments_are_active(void **state)
+{
+    (void)state;
+    bitkv *db = create(3, BITKV_IO_AUTO);
+    put_all(db, 1000);
+    put_all(db, 2000);
+    wait_finished(db);
+    bitkv_options options;
+    bitkv_options_init(&options);
+    options.read_only = true;
+    bitkv *reader;
+    ok(bitkv_open(&reader, path, &options));
+    struct phases phases = {0};
+    ok(bitkv_segments(reader, BITKV_ALL_PARTITIONS, note_phase, &phases));
+    for (unsigned i = 0; i < 3; i++) {
+        assert_true(phases.count[i] > 1);
+        assert_int_equal(phases.active[i], 1);
+        assert_true(phases.last_active[i]);
+    }
+    ok(bitkv_close(reader));
+    ok(bitkv_close(db));
+}
+
 static void segments_are_listed_with_what_lives_in_them(void **state)
 {
     (void)state;
@@ -769,6 +811,7 @@ int main(void)
         BACKUP_TEST(what_is_no_backup_of_this_database_is_left_alone),
         BACKUP_TEST(a_backup_of_another_database_is_left_alone),
         BACKUP_TEST(segments_are_listed_with_what_lives_in_them),
+        BACKUP_TEST(a_reader_beside_a_writer_sees_which_segments_are_active),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

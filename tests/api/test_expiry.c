@@ -140,6 +140,9 @@ static void times_to_live_have_bounds(void **state)
     o.ttl_ms = BITKV_TTL_KEEP - 1;
     fails(BITKV_ERR_INVALID, bitkv_put_if(db, "k", 1, "w", 1, &o, NULL));
     fails(BITKV_ERR_INVALID, bitkv_touch(db, "k", 1, BITKV_TTL_MAX + 1));
+    context_has("BITKV_TTL_MAX");
+    fails(BITKV_ERR_INVALID, bitkv_touch(db, "k", 1, BITKV_TTL_KEEP));
+    context_has("BITKV_TTL_KEEP");
     fails(BITKV_ERR_INVALID, bitkv_touch(db, "k", 1, BITKV_TTL_KEEP));
     expect_text(db, "k", "v");
     ok(bitkv_close(db));

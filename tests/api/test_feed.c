@@ -14,7 +14,7 @@
 static bitkv_feed *feed_at(bitkv *db, const void *position, size_t size)
 {
     bitkv_feed *feed = NULL;
-    ok(bitkv_feed_open(db, position, size, &feed));
+    ok(bitkv_feed_open(&feed, db, position, size));
     assert_non_null(feed);
     return feed;
 }
@@ -322,12 +322,12 @@ static void wrong_positions_are_refused(void **state)
     for (size_t i = 0; i < good.size * 8; i++) {
         struct position bad = good;
         bad.bytes[i / 8] ^= (uint8_t)(1u << i % 8);
-        fails(BITKV_ERR_INVALID, bitkv_feed_open(db, bad.bytes, bad.size, &none));
+        fails(BITKV_ERR_INVALID, bitkv_feed_open(&none, db, bad.bytes, bad.size));
         assert_null(none);
     }
     for (size_t i = 0; i <= good.size + 8; i++) {
         if (i != good.size)
-            fails(BITKV_ERR_INVALID, bitkv_feed_open(db, good.bytes, i, &none));
+            fails(BITKV_ERR_INVALID, bitkv_feed_open(&none, db, good.bytes, i));
     }
     struct chance chance = {7};
     for (size_t i = 0; i < 2000; i++) {
@@ -336,11 +336,11 @@ static void wrong_positions_are_refused(void **state)
             bad.bytes[k] = (uint8_t)draw(&chance);
         if (one_in(&chance, 2))
             memcpy(bad.bytes, good.bytes, 32);
-        fails(BITKV_ERR_INVALID, bitkv_feed_open(db, bad.bytes, bad.size, &none));
+        fails(BITKV_ERR_INVALID, bitkv_feed_open(&none, db, bad.bytes, bad.size));
     }
-    fails(BITKV_ERR_INVALID, bitkv_feed_open(db, NULL, 5, &none));
-    fails(BITKV_ERR_INVALID, bitkv_feed_open(db, NULL, 0, NULL));
-    fails(BITKV_ERR_INVALID, bitkv_feed_open(NULL, NULL, 0, &none));
+    fails(BITKV_ERR_INVALID, bitkv_feed_open(&none, db, NULL, 5));
+    fails(BITKV_ERR_INVALID, bitkv_feed_open(NULL, db, NULL, 0));
+    fails(BITKV_ERR_INVALID, bitkv_feed_open(&none, NULL, NULL, 0));
     fails(BITKV_ERR_INVALID, bitkv_feed_next(NULL, NULL));
     fails(BITKV_ERR_INVALID, bitkv_feed_next(feed, NULL));
     ok(bitkv_feed_close(NULL));
@@ -348,7 +348,7 @@ static void wrong_positions_are_refused(void **state)
     ok(bitkv_close(db));
     remove_tree(path);
     db = open_all(BITKV_IO_AUTO);
-    fails(BITKV_ERR_INVALID, bitkv_feed_open(db, good.bytes, good.size, &none));
+    fails(BITKV_ERR_INVALID, bitkv_feed_open(&none, db, good.bytes, good.size));
     context_has("another database");
     ok(bitkv_close(db));
 }
@@ -372,7 +372,7 @@ static void a_position_beyond_the_end_of_the_log_is_told(void **state)
     remove_tree(path);
     assert_int_equal(rename(copy, path), 0);
     db = open_all(BITKV_IO_AUTO);
-    fails(BITKV_ERR_BEHIND, bitkv_feed_open(db, position.bytes, position.size, &feed));
+    fails(BITKV_ERR_BEHIND, bitkv_feed_open(&feed, db, position.bytes, position.size));
     context_has("power cut");
     assert_null(feed);
     ok(bitkv_close(db));
@@ -399,8 +399,8 @@ static void a_position_is_behind_once_its_changes_are_gone(void **state)
         ok(bitkv_feed_next(slow, &change));
         ok(bitkv_compact(db, BITKV_ALL_PARTITIONS, NULL, NULL));
         bitkv_feed *none;
-        fails(BITKV_ERR_BEHIND, bitkv_feed_open(db, start.bytes, start.size, &none));
-        fails(BITKV_ERR_BEHIND, bitkv_feed_open(db, middle.bytes, middle.size, &none));
+        fails(BITKV_ERR_BEHIND, bitkv_feed_open(&none, db, start.bytes, start.size));
+        fails(BITKV_ERR_BEHIND, bitkv_feed_open(&none, db, middle.bytes, middle.size));
         assert_null(none);
         /* An open one still has the file that it was in. */
         uint32_t key = 150;
@@ -426,7 +426,7 @@ static void a_position_is_behind_once_its_changes_are_gone(void **state)
         ok(bitkv_close(db));
         /* A later opening knows of it, too. */
         db = open_with(&o);
-        fails(BITKV_ERR_BEHIND, bitkv_feed_open(db, middle.bytes, middle.size, &none));
+        fails(BITKV_ERR_BEHIND, bitkv_feed_open(&none, db, middle.bytes, middle.size));
         feed = oldest(db);
         while ((rc = bitkv_feed_next(feed, &change)) == BITKV_OK)
             assert_true(change.version > 300); /* of the last file, which was being written */
@@ -452,7 +452,7 @@ static void retention_keeps_the_end_of_the_log(void **state)
     put_numbers(db, 0, 200, 1000, 2);
     ok(bitkv_compact(db, BITKV_ALL_PARTITIONS, NULL, NULL));
     assert_true(statistics_of(db).compactions_total > 0);
-    fails(BITKV_ERR_BEHIND, bitkv_feed_open(db, start.bytes, start.size, &feed));
+    fails(BITKV_ERR_BEHIND, bitkv_feed_open(&feed, db, start.bytes, start.size));
     feed = feed_at(db, middle.bytes, middle.size); /* 350 writes behind */
     expect_numbers(feed, 150, 150, 1000, 1);
     expect_numbers(feed, 0, 200, 1000, 2);
@@ -641,7 +641,7 @@ static unsigned follow(bitkv *db, struct replica *r, bitkv_feed *feed, unsigned 
             struct position position = position_of(feed);
             ok(bitkv_feed_close(feed));
             sleep_ms(pause_ms);
-            rc = bitkv_feed_open(db, position.bytes, position.size, &feed);
+            rc = bitkv_feed_open(&feed, db, position.bytes, position.size);
             if (rc == BITKV_ERR_BEHIND) {
                 feed = begin_anew(db, r, NULL);
                 anew++;

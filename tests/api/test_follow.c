@@ -423,7 +423,7 @@ static void a_followers_snapshot_shows_its_moment(void **state)
     read_only.max_open_segments = 1;
     bitkv *follower = open_with(&read_only);
     bitkv_snapshot *snapshot;
-    ok(bitkv_snapshot_create(follower, &snapshot));
+    ok(bitkv_snapshot_create(&snapshot, follower));
     memset(value, 'n', sizeof value);
     for (uint32_t key = 0; key < 1000; key++)
         ok(bitkv_put(db, &key, sizeof key, value, sizeof value));

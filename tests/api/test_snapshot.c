@@ -97,7 +97,7 @@ static void visit_share(bitkv_snapshot *s, uint32_t share, uint32_t shares, stru
     o.share = share;
     o.shares = shares;
     bitkv_iterator *it;
-    ok(bitkv_iterator_create(s, &o, &it));
+    ok(bitkv_iterator_create(&it, s, &o));
     bitkv_record record;
     int rc;
     while ((rc = bitkv_iterator_next(it, &record)) == BITKV_OK) {
@@ -199,7 +199,7 @@ static bitkv *open_partitions(uint32_t partitions, bitkv_io_mode mode, uint32_t 
 static bitkv_snapshot *snapshot_of(bitkv *db)
 {
     bitkv_snapshot *s;
-    ok(bitkv_snapshot_create(db, &s));
+    ok(bitkv_snapshot_create(&s, db));
     return s;
 }
 
@@ -357,7 +357,7 @@ static void snapshots_leave_no_memory_behind(void **state)
         bitkv_snapshot *s = snapshot_of(db);
         bitkv_iterator *it;
         bitkv_record record;
-        ok(bitkv_iterator_create(s, NULL, &it));
+        ok(bitkv_iterator_create(&it, s, NULL));
         ok(bitkv_iterator_next(it, &record));
         operate_upto(db, done, done + 50);
         done += 50;
@@ -406,11 +406,11 @@ static void iterators_visit_what_they_are_asked_for(void **state)
                     bitkv_iterator_options_init(&o);
                     char *prefix = strdup(cases[i].prefix);
                     o.flags = flags;
-                    o.prefix = prefix;
+                    o.prefix = prefix_size > 0 ? prefix : NULL;
                     o.prefix_size = prefix_size;
                     o.partition = partition;
                     bitkv_iterator *it;
-                    ok(bitkv_iterator_create(s, &o, &it));
+                    ok(bitkv_iterator_create(&it, s, &o));
                     free(prefix);
                     bitkv_record r;
                     int rc;
@@ -437,21 +437,21 @@ static void wrong_arguments_are_refused(void **state)
     (void)state;
     bitkv *db = open_partitions(2, BITKV_IO_MMAP, 0);
     bitkv_snapshot *s = (void *)1;
-    fails(BITKV_ERR_INVALID, bitkv_snapshot_create(NULL, &s));
+    fails(BITKV_ERR_INVALID, bitkv_snapshot_create(&s, NULL));
     assert_null(s);
-    fails(BITKV_ERR_INVALID, bitkv_snapshot_create(db, NULL));
+    fails(BITKV_ERR_INVALID, bitkv_snapshot_create(NULL, db));
     s = snapshot_of(db);
     bitkv_iterator *it = (void *)1;
     bitkv_record record;
-    fails(BITKV_ERR_INVALID, bitkv_iterator_create(NULL, NULL, &it));
+    fails(BITKV_ERR_INVALID, bitkv_iterator_create(&it, NULL, NULL));
     assert_null(it);
-    fails(BITKV_ERR_INVALID, bitkv_iterator_create(s, NULL, NULL));
+    fails(BITKV_ERR_INVALID, bitkv_iterator_create(NULL, s, NULL));
     bitkv_iterator_options o;
 #define REFUSED(change)                                                                            \
     do {                                                                                           \
         bitkv_iterator_options_init(&o);                                                           \
         change;                                                                                    \
-        fails(BITKV_ERR_INVALID, bitkv_iterator_create(s, &o, &it));                               \
+        fails(BITKV_ERR_INVALID, bitkv_iterator_create(&it, s, &o));                               \
     } while (0)
     REFUSED(o.flags = 2);
     REFUSED(o.shares = 0);
@@ -459,12 +459,14 @@ static void wrong_arguments_are_refused(void **state)
     REFUSED((o.share = 3, o.shares = 3));
     REFUSED(o.partition = 2);
     REFUSED(o.prefix_size = 1);
+    REFUSED(o.prefix = "x"); /* the size was forgotten: that is not "all keys" */
+    context_has("prefix_size");
     REFUSED((o.prefix = "x", o.prefix_size = BITKV_KEY_SIZE_MAX + 1));
     REFUSED(o.struct_size = 0);
     REFUSED(o.struct_size++);
     REFUSED(o.reserved[3] = 1);
     fails(BITKV_ERR_INVALID, bitkv_iterator_next(NULL, &record));
-    ok(bitkv_iterator_create(s, NULL, &it));
+    ok(bitkv_iterator_create(&it, s, NULL));
     fails(BITKV_ERR_INVALID, bitkv_iterator_next(it, NULL));
     ok(bitkv_iterator_destroy(it));
     void *value;
@@ -522,7 +524,7 @@ static void large_windows_are_complete(void **state)
             options.shares = 5;
             options.flags = share == 0 ? BITKV_SCAN_ALL : BITKV_SCAN_KEYS;
             bitkv_iterator *it;
-            ok(bitkv_iterator_create(s, &options, &it));
+            ok(bitkv_iterator_create(&it, s, &options));
             bitkv_record r;
             unsigned count = 0;
             while (bitkv_iterator_next(it, &r) == BITKV_OK) {
@@ -545,7 +547,7 @@ static void large_windows_are_complete(void **state)
         few.prefix_size = sizeof wanted;
         bitkv_iterator *it;
         bitkv_record r;
-        ok(bitkv_iterator_create(s, &few, &it));
+        ok(bitkv_iterator_create(&it, s, &few));
         ok(bitkv_iterator_next(it, &r));
         assert_memory_equal(r.value, &wanted, sizeof wanted);
         assert_int_equal(bitkv_iterator_next(it, &r), BITKV_NOT_FOUND);
@@ -589,10 +591,10 @@ static void damage_is_passed_over_and_reported_at_the_end(void **state)
             bitkv_iterator_options o;
             bitkv_iterator_options_init(&o);
             o.flags = way == 1 ? BITKV_SCAN_KEYS : BITKV_SCAN_ALL;
-            o.prefix = "user:";
+            o.prefix = way == 2 ? "user:" : NULL;
             o.prefix_size = way == 2 ? 5 : 0;
             bitkv_iterator *it;
-            ok(bitkv_iterator_create(s, &o, &it));
+            ok(bitkv_iterator_create(&it, s, &o));
             bitkv_record r;
             unsigned count = 0;
             int rc;
@@ -737,8 +739,8 @@ static void a_snapshot_outlives_its_database(void **state)
         bitkv_iterator *it;
         bitkv_iterator *orphan;
         bitkv_record record;
-        ok(bitkv_iterator_create(s, NULL, &it));
-        ok(bitkv_iterator_create(other, NULL, &orphan));
+        ok(bitkv_iterator_create(&it, s, NULL));
+        ok(bitkv_iterator_create(&orphan, other, NULL));
         ok(bitkv_snapshot_destroy(other)); /* the iterator keeps it */
         ok(bitkv_iterator_next(orphan, &record));
         for (unsigned i = 0; i < 10; i++)
@@ -756,7 +758,7 @@ static void a_snapshot_outlives_its_database(void **state)
         fails(BITKV_ERR_CLOSED, bitkv_snapshot_exists(s, &key, 4));
         fails(BITKV_ERR_CLOSED, bitkv_snapshot_scan(s, 0, count_and_stop, &(unsigned){0}));
         bitkv_iterator *late;
-        fails(BITKV_ERR_CLOSED, bitkv_iterator_create(s, NULL, &late));
+        fails(BITKV_ERR_CLOSED, bitkv_iterator_create(&late, s, NULL));
         ok(bitkv_iterator_destroy(orphan));
         ok(bitkv_snapshot_destroy(s));
         fails(BITKV_ERR_CLOSED, bitkv_iterator_next(it, &record));
@@ -776,7 +778,7 @@ static void a_forked_child_may_not_use_it(void **state)
     operate_upto(db, 0, 100);
     bitkv_snapshot *s = snapshot_of(db);
     bitkv_iterator *it;
-    ok(bitkv_iterator_create(s, NULL, &it));
+    ok(bitkv_iterator_create(&it, s, NULL));
     (void)fflush(NULL);
     pid_t child = fork();
     assert_true(child >= 0);
@@ -786,8 +788,8 @@ static void a_forked_child_may_not_use_it(void **state)
         bitkv_snapshot *second;
         bool good = bitkv_snapshot_exists(s, "k", 1) == BITKV_ERR_FORKED &&
                     bitkv_iterator_next(it, &record) == BITKV_ERR_FORKED &&
-                    bitkv_iterator_create(s, NULL, &another) == BITKV_ERR_FORKED &&
-                    bitkv_snapshot_create(db, &second) == BITKV_ERR_FORKED &&
+                    bitkv_iterator_create(&another, s, NULL) == BITKV_ERR_FORKED &&
+                    bitkv_snapshot_create(&second, db) == BITKV_ERR_FORKED &&
                     bitkv_iterator_destroy(it) == BITKV_ERR_FORKED &&
                     bitkv_snapshot_destroy(s) == BITKV_ERR_FORKED;
         _exit(good ? 0 : 1);
@@ -821,11 +823,11 @@ static bool within(size_t size, void *user)
 static int create_and_walk(bitkv *db, unsigned *count)
 {
     bitkv_snapshot *s;
-    int rc = bitkv_snapshot_create(db, &s);
+    int rc = bitkv_snapshot_create(&s, db);
     if (rc != BITKV_OK)
         return rc;
     bitkv_iterator *it;
-    rc = bitkv_iterator_create(s, NULL, &it);
+    rc = bitkv_iterator_create(&it, s, NULL);
     if (rc == BITKV_OK) {
         bitkv_record record;
         while ((rc = bitkv_iterator_next(it, &record)) == BITKV_OK)
@@ -949,7 +951,7 @@ static void *keep_reading(void *user)
         bitkv_record record;
         uint32_t key = i % KEYS;
         bitkv_iterator *it;
-        int rc = bitkv_iterator_create(c->snapshot, NULL, &it);
+        int rc = bitkv_iterator_create(&it, c->snapshot, NULL);
         while (rc == BITKV_OK)
             rc = bitkv_iterator_next(it, &record);
         if (rc == BITKV_NOT_FOUND)
@@ -969,7 +971,7 @@ static void *keep_taking(void *user)
         bitkv_snapshot *s;
         if (atomic_load(&c->stop))
             return NULL;
-        ok(bitkv_snapshot_create(c->db, &s));
+        ok(bitkv_snapshot_create(&s, c->db));
         ok(bitkv_snapshot_destroy(s));
     }
 }

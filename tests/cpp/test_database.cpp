@@ -5,6 +5,7 @@
 #include <array>
 #include <atomic>
 #include <chrono>
+#include <filesystem>
 #include <iostream>
 #include <sstream>
 #include <string>
@@ -201,6 +202,9 @@ void the_defaults_are_those_of_the_library()
     CHECK(c.io_mode == o.io_mode && c.max_open_segments == o.max_open_segments);
     CHECK(c.checkpoint_interval_bytes == o.checkpoint_interval_bytes);
     CHECK(c.log == o.log && c.log_user == o.log_user);
+    CHECK(c.compact_bytes_per_second == o.compact_bytes_per_second);
+    CHECK(c.compact_from_minute == o.compact_from_minute);
+    CHECK(c.compact_until_minute == o.compact_until_minute);
     CHECK(io.backend == o.backend && io.io_threads == o.io_threads);
     CHECK(io.uring_queue_depth == 2048);
 }
@@ -725,6 +729,136 @@ void a_batch_is_written_as_a_whole()
     CHECK(db->write(moved).error().code() == BITKV_ERR_CLOSED);
 }
 
+void a_batch_takes_times_to_live()
+{
+    scratch s;
+    auto db = open_in(s);
+    batch b;
+    CHECK_OK(b.put("short", "1", std::chrono::milliseconds(200)));
+    CHECK_OK(b.put("long", "2", std::chrono::hours(1)));
+    CHECK_OK(b.put("never", "3", time_to_live::never()));
+    CHECK_ERROR(b.put("keep", "4", time_to_live::keep()), BITKV_ERR_INVALID);
+    CHECK_ERROR(b.put("none", "5", std::chrono::seconds(0)), BITKV_ERR_INVALID);
+    CHECK(b.count() == 3);
+    CHECK_OK(db->write(b));
+    CHECK(sync_wait(db->info("long")).value()->remaining_ms <= 3'600'000);
+    CHECK(sync_wait(db->info("never")).value()->remaining_ms == UINT64_MAX);
+    {
+        auto taken = db->snapshot();
+        auto records = taken->records({.prefix = "long"});
+        for (const auto &r : *records)
+            CHECK(r.has_value() && r->deadline_ms() != UINT64_MAX);
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(250));
+    CHECK(!sync_wait(db->exists("short")).value());
+    CHECK(sync_wait(db->exists("long")).value());
+}
+
+void many_keys_are_read_at_a_time()
+{
+    scratch s;
+    auto db = open_in(s);
+    for (int i = 0; i < 100; i++)
+        CHECK_OK(sync_wait(db->put("key" + std::to_string(i), std::to_string(i * i))));
+    std::vector<std::string> keys;
+    for (int i = 0; i < 110; i++)
+        keys.push_back("key" + std::to_string(i));
+    auto values = db->multi_get(keys);
+    CHECK(values.size() == 110);
+    for (std::size_t i = 0; i < 110; i++) {
+        CHECK(values[i].has_value() && values[i]->has_value() == (i < 100));
+        CHECK(i >= 100 || **values[i] == std::to_string(i * i));
+    }
+    auto some = db->multi_get({"key3", "", "nobody"});
+    CHECK(some.size() == 3 && **some[0] == "9");
+    CHECK_ERROR(some[1], BITKV_ERR_INVALID);
+    CHECK(!some[1].error().context().empty());
+    CHECK(some[2].has_value() && !some[2]->has_value());
+    CHECK(db->multi_get(std::vector<std::vector<char>>{}).empty());
+    std::array<const char *, 2> names{"key1", "key2"};
+    CHECK(**db->multi_get(names)[1] == "4");
+    CHECK_OK(sync_wait(db->close()));
+    auto closed = db->multi_get({"key1", "key2"});
+    CHECK(closed.size() == 2);
+    CHECK_ERROR(closed[1], BITKV_ERR_CLOSED);
+}
+
+task<void> backs_up(BitKV &db, std::string target)
+{
+    auto report = co_await db.backup(target);
+    CHECK(report.has_value() && report->files_linked + report->files_copied > 0);
+    report = co_await db.backup(target, {.no_links = true, .verify = true});
+    CHECK(report.has_value() && report->files_linked == 0);
+    int calls = 0;
+    CHECK_ERROR(co_await db.backup(target, {.progress = cancel, .user = &calls}),
+                BITKV_ERR_CANCELED);
+    CHECK_ERROR(co_await db.backup(target + "/none/there"), BITKV_ERR_INVALID);
+}
+
+void backups_and_other_numbers_of_partitions()
+{
+    scratch s;
+    std::string target = s.path() + ".backup";
+    {
+        auto db = open_in(s);
+        for (int i = 0; i < 1000; i++)
+            CHECK_OK(sync_wait(db->put("key" + std::to_string(i), "value")));
+        sync_wait(backs_up(*db, target));
+        CHECK_ERROR(BitKV::repartition(s.path(), 5), BITKV_ERR_LOCKED);
+        CHECK_OK(sync_wait(db->close()));
+        CHECK_ERROR(db->backup_now(target), BITKV_ERR_CLOSED);
+        CHECK_ERROR(db->segments(), BITKV_ERR_CLOSED);
+    }
+    CHECK_OK(BitKV::repartition(s.path(), 5));
+    for (const std::string &directory : {s.path(), target}) {
+        auto db = sync_wait(BitKV::open({.directory = directory})).value();
+        CHECK(db->stats()->keys == 1000);
+        CHECK((db->stats()->partitions == 5) == (directory == s.path()));
+        auto segments = db->segments();
+        CHECK(segments.has_value() && segments->size() == db->stats()->segments);
+        CHECK(db->segments(0)->size() <= segments->size());
+        CHECK_ERROR(db->segments(99), BITKV_ERR_INVALID);
+    }
+    std::filesystem::remove_all(target);
+}
+
+/* Writers that wait for their syncs, and a call that another one is made from. */
+void writes_hold_up_nobody()
+{
+    scratch s;
+    auto db = open_in(s);
+    std::atomic<bool> stop = false;
+    std::vector<std::thread> writers;
+    std::atomic<int> written = 0;
+    for (int t = 0; t < 4; t++)
+        writers.emplace_back([&, t] {
+            batch b;
+            CHECK_OK(b.put("key" + std::to_string(t), "value"));
+            while (!stop) {
+                CHECK_OK(db->write(b, BITKV_DURABILITY_SYNC));
+                written++;
+            }
+        });
+    while (written < 20) {
+        CHECK(db->handle() != nullptr);
+        CHECK_OK(db->stats());
+        CHECK_OK(db->refresh());
+        std::this_thread::yield();
+    }
+    stop = true;
+    for (std::thread &writer : writers)
+        writer.join();
+    auto decide = [&](std::optional<std::string_view>) {
+        batch inner;
+        CHECK_OK(inner.put("inner", "1"));
+        CHECK_OK(db->write(inner));
+        CHECK_ERROR(sync_wait(db->close()), BITKV_ERR_INVALID);
+        return update_decision::put("outer");
+    };
+    CHECK_OK(sync_wait(db->update("u", decide)));
+    CHECK(sync_wait(db->exists("inner")).value());
+}
+
 } // namespace
 
 int main()
@@ -752,6 +886,10 @@ int main()
         NAMED(records_end_with_the_error),
         NAMED(a_feed_shows_what_was_written),
         NAMED(a_batch_is_written_as_a_whole),
+        NAMED(a_batch_takes_times_to_live),
+        NAMED(many_keys_are_read_at_a_time),
+        NAMED(backups_and_other_numbers_of_partitions),
+        NAMED(writes_hold_up_nobody),
         NAMED(what_is_wrong_with_an_operation_is_in_its_error),
         NAMED(the_environment_rules_the_backend),
         NAMED(conditions_deadlines_and_updates_are_those_of_the_library),

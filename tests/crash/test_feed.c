@@ -46,7 +46,7 @@ static _Noreturn void be_killed(const bitkv_options *options)
     bitkv_feed *feed = NULL;
     bitkv_change change;
     bool good = bitkv_open(&db, path, options) == BITKV_OK &&
-                bitkv_feed_open(db, NULL, BITKV_FEED_END, &feed) == BITKV_OK;
+                bitkv_feed_open(&feed, db, NULL, BITKV_FEED_END) == BITKV_OK;
     for (uint64_t n = atomic_load(&shared->acknowledged) + 1; good; n++) {
         good = bitkv_put(db, &n, sizeof n, &n, sizeof n) == BITKV_OK &&
                bitkv_feed_next(feed, &change) == BITKV_OK && change.key_size == sizeof n &&
@@ -64,7 +64,7 @@ static void expect_the_rest(const bitkv_options *options)
     bitkv *db = open_with(options);
     bitkv_feed *feed = NULL;
     bitkv_change change;
-    ok(bitkv_feed_open(db, stored->position, sizeof stored->position, &feed));
+    ok(bitkv_feed_open(&feed, db, stored->position, sizeof stored->position));
     uint64_t last = stored->number;
     int rc;
     while ((rc = bitkv_feed_next(feed, &change)) == BITKV_OK) {

@@ -66,6 +66,14 @@ class Check(unittest.TestCase):
     def test_a_clean_tree_passes(self):
         self.assertEqual(self.check(), (0, ""))
 
+    def test_the_parts_of_the_public_header_may_include_each_other(self):
+        parts = {"include/bitkv/result.hpp": "#include <bitkv.h>\n",
+                 "include/bitkv/task.hpp": "#include <bitkv/result.hpp>\n"}
+        self.assertEqual(self.check(**parts), (0, ""))
+        self.assert_caught("include/bitkv/task.hpp", "#include <bitkv/none.hpp>\n", 1,
+                           "the standard library only")
+        self.assert_caught("include/bitkv/task.hpp", "\n" * 900, 900, "more than 800 lines")
+
     def test_includes_that_point_up_are_caught(self):
         for name, header in [("src/base/x.c", "io/file.h"), ("src/io/x.c", "log/segment.h"),
                              ("src/log/x.c", "partition/partition.h"),

@@ -63,6 +63,10 @@ class Backup(BackupCase):
         self.assertIn("the TARGET is missing", self.err("backup", self.db, status=USAGE))
         self.assertIn("inside of the database",
                       self.err("backup", self.db, os.path.join(self.db, "b"), status=FAILURE))
+        message = self.err("backup", self.db, self.path("none/backup"), status=FAILURE)
+        self.assertIn("the parent directory of the target", message)
+        self.assertIn("does not exist", message)
+        self.assertNotIn("no database", message)
         os.mkdir(self.target)
         self.write("backup/notes", b"mine")
         self.assertIn("not empty", self.err("backup", self.db, self.target, status=FAILURE))
@@ -132,6 +136,12 @@ class Looking(BackupCase):
         self.assertEqual(len(keys), 111)
         self.assertTrue(all(key.startswith(b"key 19") and b"\t" not in key for key in keys))
         self.assertIn("--limit: '0'", self.err("scan", "--limit", "0", self.db, status=USAGE))
+
+    def test_the_end_of_the_log_is_active(self):
+        segments = self.json("stats", "--json", "--segments", self.db)["segments_detail"]
+        for partition in (0, 1):
+            phases = [s["phase"] for s in segments if s["partition"] == partition]
+            self.assertEqual(phases, ["finished"] * (len(phases) - 1) + ["active"])
 
     def test_segments_add_up(self):
         document = self.json("stats", "--json", "--segments", self.db)

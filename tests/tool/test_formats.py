@@ -7,6 +7,7 @@ import os
 import random
 import subprocess
 import sys
+import time
 
 from toolcase import FAILURE, USAGE, ToolCase, main, tool_path
 
@@ -88,6 +89,64 @@ class RoundTrips(ToolCase):
         pairs = [line.split(b"\t") for line in lines]
         self.assertEqual({bytes.fromhex(key.decode()): bytes.fromhex(value.decode())
                           for key, value in pairs}, self.expected)
+
+
+class Deadlines(ToolCase):
+    def setUp(self):
+        super().setUp()
+        self.deadline = int(time.time() * 1000) + 3_600_000
+        self.tool("load", self.db, stdin=b'{"key":"a\\tb","value":"v","deadline_ms":%d}\n'
+                                         b'{"key":"stays","value":"w"}\n' % self.deadline)
+
+    def deadlines(self, db):
+        lines = map(json.loads, self.out("dump", "--format", "jsonl", db).splitlines())
+        return {line["key"]: line.get("deadline_ms") for line in lines}
+
+    def test_they_survive_dump_and_load(self):
+        """To the millisecond or so: what is left of the time is counted from the put."""
+        for name, options in (("tsv", ()), ("jsonl", ("--format", "jsonl"))):
+            copy = self.path(name)
+            self.tool("load", copy, stdin=self.out("dump", *options, self.db))
+            found = self.deadlines(copy)
+            self.assertEqual(sorted(found), ["a\tb", "stays"])
+            self.assertIsNone(found["stays"])
+            self.assertLess(abs(found["a\tb"] - self.deadline), 200)
+            self.assertEqual(self.records(copy), self.records())
+
+    def test_the_forms(self):
+        lines = sorted(self.out("dump", self.db).splitlines())
+        self.assertRegex(lines[0], rb"^a\\tb\tv\texpires=\d+$")
+        self.assertEqual(lines[1], b"stays\tw")
+        self.assertIn(b"expires=", self.out("dump", "--hex", self.db))
+        self.assertNotIn(b"expires", self.out("dump", "--keys-only", self.db))
+
+    def test_what_has_expired_is_left_out_and_counted(self):
+        past = self.deadline - 2 * 3_600_000
+        for text in (b"k\tv\texpires=%d\nl\tw\n" % past,
+                     b'{"key":"k","value":"v","deadline_ms":%d}\n{"key":"l","value":"w"}\n' % past):
+            copy = self.path("copy %d" % len(text))
+            document = self.json("load", "--json", copy, stdin=text)
+            self.assertEqual((document["records"], document["expired"]), (1, 1))
+            self.assertEqual(self.records(copy), {b"l": b"w"})
+        self.assertIn(b"1 expired, left out; ",
+                      self.out("load", self.path("text"), stdin=b"k\tv\texpires=1\n"))
+
+    def test_what_is_no_deadline_is_malformed(self):
+        for text in (b"k\tv\texpires=\n", b"k\tv\texpires=-1\n", b"k\tv\texpires=1x\n",
+                     b"k\tv\texpires=99999999999999999999\n", b"k\tv\t1\n", b"k\tv\texpires=1\t2\n"):
+            self.assertIn("a second tab", self.err("load", self.path("bad"), stdin=text,
+                                                   status=FAILURE))
+        for value in (b'"1"', b"1.5", b"-1", b"1e3", b"true"):
+            self.assertIn("deadline_ms", self.err(
+                "load", self.path("bad"), stdin=b'{"key":"k","value":"v","deadline_ms":%s}' % value,
+                status=FAILURE))
+
+    def test_in_other_documents_the_name_means_nothing(self):
+        text = b'{"key":"k","deadline_ms":1,"data":"x"}'
+        self.tool("load", "--whole", self.path("other"), stdin=text)
+        self.assertEqual(self.out("get", self.path("other"), "k"), text)
+        self.tool("load", "--value-field", "data", self.path("third"), stdin=text)
+        self.assertEqual(self.out("get", self.path("third"), "k"), b"x")
 
 
 class Tsv(ToolCase):

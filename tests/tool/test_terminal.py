@@ -176,14 +176,40 @@ class Signals(ToolCase):
         self.assertEqual(self.json("stats", "-j", self.db)["recovery"]["log_records"], 0)
         self.assertEqual(self.out("get", self.db, "key 999"), b"value")
 
+    def test_a_reader_that_has_gone_is_no_error(self):
+        """More than fits the buffers, and less; also where SIGPIPE was ignored."""
+        lines = b"".join(b"key %d\t%s\n" % (i, b"v" * 100) for i in range(30_000))
+        self.tool("load", "-q", "-P", "2", "-m", "64K", self.db, stdin=lines)
+        for command in (["stats"], ["stats", "--json", "--segments", "-d"], ["count"], ["check"],
+                        ["dump"], ["scan", "--keys-only"], ["watch"], ["expire-stats"],
+                        ["get", "--keys-from", "-"], ["help"], ["stats", "--help"]):
+            with self.subTest(command=command):
+                read_end, write_end = os.pipe()
+                os.close(read_end)
+                name = [] if command[0] == "help" else [self.db]
+                done = subprocess.run([tool_path(), *command, *name], stdout=write_end,
+                                      input=b"key 1\nkey 2\n", stderr=subprocess.PIPE,
+                                      timeout=60, check=False)
+                os.close(write_end)
+                self.assertEqual((done.returncode, done.stderr), (-signal.SIGPIPE, b""))
+
     def test_a_database_in_use_is_told_with_a_hint(self):
         process = subprocess.Popen([tool_path(), "load", self.db], stdin=subprocess.PIPE,
                                    stdout=subprocess.DEVNULL)
         write_and_wait(process.stdin, b"a\t1\n")
         try:
-            message = self.err("put", self.db, "k", "v", status=FAILURE)
-            self.assertIn("in use by another opener", message)
-            self.assertIn("bitkv: hint: ", message)
+            for command in (["put", self.db, "k", "v"], ["del", self.db, "k"],
+                            ["compact", self.db], ["repartition", self.db, "3"],
+                            ["check", self.db], ["restore-check", self.db]):
+                message = self.err(*command, status=FAILURE)
+                self.assertIn("in use by another opener", message)
+                self.assertRegex(message, r"hint: (process %d \(bitkv\) has|end the process)"
+                                 % process.pid)
+                self.assertIn("beside it work get, ", message)
+                self.assertNotIn("bitkv_stats", message)
+            message = self.err("stats", "--repair", self.db, status=FAILURE)
+            self.assertIn("without --repair, `bitkv stats` reads beside it", message)
+            self.tool("stats", self.db)
         finally:
             process.stdin.close()
             self.assertEqual(process.wait(), OK)

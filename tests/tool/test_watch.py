@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
 """watch and expire-stats: every change once, from where the last call ended; what expires."""
+import json
 import os
 import signal
 import subprocess
@@ -92,9 +93,28 @@ class ExpireStats(ToolCase):
         self.assertEqual(figures["never"], {"keys": 2, "bytes": 12})
         for name in ("minute", "hour", "day", "week", "later"):
             self.assertEqual(figures[name], {"keys": 0, "bytes": 0})
-        self.assertEqual(figures["expired"], {"keys": 0})
+        self.assertEqual(figures["expired"], {"keys": 0, "bytes": 0})
         table = self.out("expire-stats", self.db).decode()
         self.assertRegex(table, r"(?m)^never +2 +12 B$")
+
+    def test_keys_are_counted_by_the_time_that_is_left(self):
+        now = int(time.time() * 1000)
+        hour = 3_600_000
+        lines = [{"key": f"k{i}", "value": "v" * 998, "deadline_ms": now + ms}
+                 for i, ms in enumerate((1000, 1000, 1000, 1000, 30_000, hour // 2, 3 * hour,
+                                         50 * hour, 1000 * hour))]
+        self.tool("load", self.db, stdin="\n".join(map(json.dumps, lines)).encode())
+        time.sleep(1.1)
+        figures = self.json("expire-stats", "--json", self.db)
+        for name in ("minute", "hour", "day", "week", "later"):
+            self.assertEqual(figures[name], {"keys": 1, "bytes": 1000}, name)
+        # Of what has expired, the bytes on disk.
+        expired = figures["expired"]
+        self.assertEqual(expired["keys"], 4)
+        self.assertGreaterEqual(expired["bytes"], 4 * 1028)
+        self.assertLess(expired["bytes"], 4 * 1100)
+        self.assertRegex(self.out("expire-stats", self.db).decode(),
+                         r"(?m)^expired, not yet reclaimed +4 +4\.\d KiB$")
 
     def test_a_missing_database_is_told(self):
         self.tool("expire-stats", self.path("none"), status=FAILURE)
