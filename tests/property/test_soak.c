@@ -62,13 +62,20 @@ static void check_some(struct soak *s)
     }
 }
 
+/* Of what is on disk beyond some segments that are being written or taken in. */
+static double use_ratio(const struct soak *s, uint64_t use)
+{
+    return (double)(use > 4 * SEGMENT ? use - 4 * SEGMENT : 0) /
+           (double)statistics_of(s->db).live_bytes;
+}
+
 static void take_sample(struct soak *s, uint64_t settled_ms)
 {
     bitkv_statistics now = statistics_of(s->db);
     uint64_t use = disk_use(path);
     if (now_ms() - s->begun_ms < settled_ms)
         return;
-    double ratio = (double)(use > 4 * SEGMENT ? use - 4 * SEGMENT : 0) / (double)now.live_bytes;
+    double ratio = use_ratio(s, use);
     s->worst = ratio > s->worst ? ratio : s->worst;
     s->use_most = use > s->use_most ? use : s->use_most;
     s->live_most = now.live_bytes > s->live_most ? now.live_bytes : s->live_most;
@@ -119,6 +126,17 @@ static void work(struct soak *s, uint64_t seconds)
     }
 }
 
+/* On a busy machine compaction may be behind a writer; when that rests it catches up,
+ * or it leaves something for ever. */
+static void expect_caught_up(const struct soak *s)
+{
+    uint64_t until = now_ms() + 30000;
+    while (use_ratio(s, disk_use(path)) >= 2.1) {
+        assert_true(now_ms() < until);
+        sleep_ms(20);
+    }
+}
+
 static void check_after(struct soak *s)
 {
     for (uint32_t key = 0; key < STABLE; key++)
@@ -147,7 +165,8 @@ static void disk_use_stays_bounded_under_deletions(void **state)
     unsigned descriptors = count_descriptors();
     work(&s, seconds);
     report(&s, seconds);
-    assert_true(s.worst < 3.0);
+    assert_true(s.worst < 5.0); /* a fifth of what there is if nothing goes */
+    expect_caught_up(&s);
     assert_in_range(count_descriptors(), 0, descriptors + 40);
     check_after(&s);
     ok(bitkv_close(s.db));

@@ -45,7 +45,7 @@ static bitkv *open_with_garbage(const bitkv_options *o, bitkv_snapshot **snapsho
     put_all(db, KEYS, 1, SIZE);
     for (uint32_t key = 0; key < KEYS; key += 2)
         put_version(db, key, 2, SIZE);
-    ok(bitkv_snapshot_create(db, snapshot));
+    ok(bitkv_snapshot_create(snapshot, db));
     return db;
 }
 
@@ -126,7 +126,7 @@ static void a_close_without_memory_ends_the_compactor(void **state)
         bitkv_snapshot *snapshot;
         bitkv *db = open_with(&o);
         put_all(db, KEYS, 1, SIZE);
-        ok(bitkv_snapshot_create(db, &snapshot));
+        ok(bitkv_snapshot_create(&snapshot, db));
         memory_runs_out(true);
         char value[SIZE];
         for (uint64_t i = 0; !atomic_load(&scarce); i++) {
@@ -228,7 +228,7 @@ static unsigned make_inputs_and_output(const char *copy, unsigned inputs[static 
     delete_all(db, 0, GONE);
     for (uint32_t key = GONE; key < 400; key++)
         put_version(db, key, 2, 100);
-    ok(bitkv_snapshot_create(db, &snapshot));
+    ok(bitkv_snapshot_create(&snapshot, db));
     compact(db);
     put_version(db, 400, 1, 10); /* the log goes on behind it */
     delete_all(db, 400, 401);
