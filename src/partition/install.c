@@ -55,9 +55,8 @@ static int drop_checkpoint(struct bkv_partition *p)
     char name[BKV_NAME_SIZE];
     bkv_name_checkpoint(name, p->index);
     int rc = bkv_dir_unlink(&p->store->dir, name);
-    bkv_name_partition(name, p->index);
     if (rc == BITKV_OK)
-        rc = bkv_dir_sync(&p->store->dir, name);
+        rc = bkv_directory_sync(p);
     if (rc == BITKV_OK) /* not before: the next run has to sync, too */
         atomic_store(&p->checkpoint_bytes, 0);
     return rc;
@@ -69,14 +68,12 @@ static int give_name(const struct bkv_compaction *c)
     struct bkv_partition *p = c->p;
     char temporary[BKV_NAME_SIZE];
     char final[BKV_NAME_SIZE];
-    char directory[BKV_NAME_SIZE];
     bkv_compact_output_name(temporary, p, c->output->id);
     bkv_name_data(final, p->index, c->output->id);
-    bkv_name_partition(directory, p->index);
     int rc = bkv_dir_rename(&p->store->dir, temporary, final);
     bool known = rc != BITKV_OK;
     if (rc == BITKV_OK)
-        rc = bkv_dir_sync(&p->store->dir, directory);
+        rc = bkv_directory_sync(p);
     /* Should it stay or come back: it is right, too. But another run of a part of its
      * inputs would not be: recovery could not tell which of the two is void. */
     if (rc != BITKV_OK && (bkv_dir_unlink(&p->store->dir, final) != BITKV_OK || !known))

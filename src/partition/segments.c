@@ -420,6 +420,15 @@ void bkv_segment_set_open(struct bkv_partition *p, struct bkv_segment *segment,
     atomic_fetch_add_explicit(&p->open_count, 1, memory_order_relaxed);
 }
 
+void bkv_segments_spare_descriptors(struct bkv_partition *p)
+{
+    (void)pthread_mutex_lock(&p->open_mutex);
+    close_above(p, 0, NULL);
+    wait_for_readers(p);
+    reclaim(p);
+    (void)pthread_mutex_unlock(&p->open_mutex);
+}
+
 void bkv_segments_trim(struct bkv_partition *p)
 {
     (void)pthread_mutex_lock(&p->open_mutex);

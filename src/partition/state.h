@@ -335,6 +335,9 @@ void bkv_segment_set_open(struct bkv_partition *p, struct bkv_segment *segment,
 void bkv_advise_random(const struct bkv_mapping *mapping);
 /* Closes least recently used segments above the limit, and what was retired. */
 void bkv_segments_trim(struct bkv_partition *p);
+/* For who met too few descriptors: closes what may be closed, and waits a little for
+ * its readers. The caller is in no section. */
+void bkv_segments_spare_descriptors(struct bkv_partition *p);
 void bkv_segments_free(struct bkv_partition *p);
 /* As if there had never been any; after the above. */
 void bkv_segments_forget(struct bkv_partition *p);
@@ -390,6 +393,9 @@ void bkv_sync_bind(struct bkv_partition *p, const struct bkv_peers *peers, uint6
 /* What a sync elsewhere has failed to make durable, or to take back, is not known:
  * the partition is as after a failed sync of its log. Returns the code for it. */
 int bkv_sync_failed(struct bkv_partition *p);
+/* The partition's own directory, by the descriptor that it keeps: a lack of descriptors
+ * must not look like a failed sync. */
+int bkv_directory_sync(struct bkv_partition *p);
 /* Under `lock`: there is data in `segment` that is not synced. */
 void bkv_unsynced_add(struct bkv_partition *p, struct bkv_segment *segment);
 

@@ -45,6 +45,8 @@
 
 /* How long a patient waiter is left alone. */
 #define PATIENCE_NS 1000000u
+/* How often a sync asks for a descriptor, some 200 us apart. */
+#define DESCRIPTOR_TRIES 500u
 
 struct round {
     struct bkv_segment *first, *last; /* detached; first == NULL: nothing to sync */
@@ -112,13 +114,25 @@ static struct round begin_round(struct bkv_partition *p)
     return r;
 }
 
+/* That there are no descriptors says nothing about the disk: readers give theirs up
+ * first, and others of the process may. */
+static int open_found(struct bkv_partition *p, const char *name, struct bkv_file *file)
+{
+    int rc = bkv_file_open(file, &p->store->dir, name, O_RDONLY);
+    for (unsigned i = 0; rc == BITKV_ERR_TOO_MANY_FILES && i < DESCRIPTOR_TRIES; i++) {
+        bkv_segments_spare_descriptors(p);
+        rc = bkv_file_open(file, &p->store->dir, name, O_RDONLY);
+    }
+    return rc;
+}
+
 /* A segment that recovery found gets a descriptor for this. */
 static int sync_found(struct bkv_partition *p, const struct bkv_segment *segment)
 {
     char name[BKV_NAME_SIZE];
     bkv_name_data(name, p->index, segment->id);
     struct bkv_file file;
-    int rc = bkv_file_open(&file, &p->store->dir, name, O_RDONLY);
+    int rc = open_found(p, name, &file);
     if (rc != BITKV_OK)
         return rc == BITKV_NOT_FOUND ? BITKV_ERR_IO : rc;
     rc = bkv_file_sync(&file);
@@ -136,14 +150,21 @@ static int sync_written(struct bkv_segment *segment)
     return rc;
 }
 
+int bkv_directory_sync(struct bkv_partition *p)
+{
+    if (bkv_io->fsync(p->directory.fd) != 0)
+        return bkv_error_sys(errno, "cannot sync directory %s/%s", p->store->dir.path,
+                             p->directory.name);
+    return BITKV_OK;
+}
+
 static int sync_segment(struct bkv_partition *p, struct bkv_segment *segment)
 {
     int rc = atomic_load(&segment->written) ? sync_written(segment) : sync_found(p, segment);
     if (rc == BITKV_OK && !atomic_load(&segment->entry_synced)) {
-        if (bkv_io->fsync(p->directory.fd) != 0)
-            return bkv_error_sys(errno, "cannot sync directory %s/%s", p->store->dir.path,
-                                 p->directory.name);
-        atomic_store(&segment->entry_synced, true);
+        rc = bkv_directory_sync(p);
+        if (rc == BITKV_OK)
+            atomic_store(&segment->entry_synced, true);
     }
     return rc;
 }

@@ -165,9 +165,7 @@ void bkv_spare_prepare(struct bkv_partition *p)
     struct bkv_spare *spare;
     if (make_spare(p, id, step, &spare) != BITKV_OK)
         return; /* the writer will try, and report */
-    char name[BKV_NAME_SIZE];
-    bkv_name_partition(name, p->index);
-    if (bkv_dir_sync(&p->store->dir, name) == BITKV_OK)
+    if (bkv_directory_sync(p) == BITKV_OK)
         atomic_store(&spare->segment->entry_synced, true);
     atomic_store_explicit(&p->spare, spare, memory_order_release);
 }

@@ -110,6 +110,10 @@ static bool run(enum fault_kind kind, uint32_t first, uint32_t count, int error,
     fault_disarm();
     if (rc != BITKV_OK && fired == 0)
         fail_msg("%s without a fault: %s", bitkv_error_name(rc), bitkv_error_context());
+    /* It says nothing of what is on the disk. */
+    if (error == EMFILE && refused(db))
+        fail_msg("%s %u: without a descriptor the partition refuses writes", fault_name(kind),
+                 first);
     check_aftermath(db, mode, rc);
     if (lab_descriptors() != descriptors)
         fail_msg("%s %u: descriptors leaked", fault_name(kind), first);
