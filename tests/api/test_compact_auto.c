@@ -79,7 +79,7 @@ static void hours_of_the_day_are_kept(void **state)
     o.compact_from_minute = minutes_from_now(120);
     o.compact_until_minute = minutes_from_now(180);
     expect_nothing_happens(&o);
-    o.compact_from_minute = minutes_from_now(120); /* round the clock, but for now */
+    o.compact_from_minute = minutes_from_now(120); /* all day but for this hour */
     o.compact_until_minute = minutes_from_now(1440 - 60);
     expect_nothing_happens(&o);
 
