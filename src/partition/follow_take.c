@@ -251,16 +251,6 @@ int bkv_follow_look(struct bkv_follow *f)
 
 /* --- into the KeyDir --------------------------------------------------------------------- */
 
-static void add_live(const struct bkv_partition *p, uint64_t location, bool live)
-{
-    struct bkv_segment *s = bkv_table_get(&p->table, bkv_location_segment(location));
-    uint64_t size = bkv_location_size(location);
-    atomic_store_explicit(&s->live_bytes,
-                          atomic_load_explicit(&s->live_bytes, memory_order_relaxed) +
-                              (live ? size : 0 - size),
-                          memory_order_relaxed);
-}
-
 static int full(const struct bkv_partition *p, int rc)
 {
     return bkv_error(rc, "the KeyDir of partition %" PRIu32 " cannot take another key", p->index);
@@ -283,8 +273,8 @@ static int move(const struct take *t, const struct change *c)
     int rc = bkv_keydir_replace(p->keydir, &c->hash, old, c->location);
     if (rc != BITKV_OK)
         return full(p, rc);
-    add_live(p, old, false);
-    add_live(p, c->location, true);
+    bkv_account(p, old, false);
+    bkv_account(p, c->location, true);
     return BITKV_OK;
 }
 
@@ -295,7 +285,7 @@ static int remove_key(struct bkv_partition *p, const struct change *c)
         return full(p, rc);
     uint64_t old = bkv_keydir_remove(p->keydir, &c->hash);
     if (old != 0)
-        add_live(p, old, false);
+        bkv_account(p, old, false);
     return BITKV_OK;
 }
 
@@ -306,8 +296,8 @@ static int put_key(struct bkv_partition *p, const struct change *c)
         return full(p, rc);
     uint64_t old = bkv_keydir_put(p->keydir, &c->hash, c->location);
     if (old != 0)
-        add_live(p, old, false);
-    add_live(p, c->location, true);
+        bkv_account(p, old, false);
+    bkv_account(p, c->location, true);
     return BITKV_OK;
 }
 
@@ -607,7 +597,7 @@ static bool lies_in_superseded(void *user, uint64_t location)
     const struct bkv_segment *s = bkv_table_get(&p->table, bkv_location_segment(location));
     if (!s->leaving)
         return false;
-    add_live(p, location, false);
+    bkv_account(p, location, false);
     atomic_fetch_add_explicit(&p->expired, 1, memory_order_relaxed);
     return true;
 }
