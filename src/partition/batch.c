@@ -274,8 +274,7 @@ static void apply(struct bkv_partition *p, const struct bkv_group_record *r, uin
         (void)bkv_keydir_remove(p->keydir, &r->hash);
         bkv_add_relaxed(&p->deletes, 1);
     }
-    if (r->old != 0)
-        bkv_account(p, r->old, false);
+    bkv_account_dead(p, r->old);
 }
 
 static void commit(struct bkv_group *g, bitkv_durability durability)
