@@ -125,29 +125,12 @@ static int next_record(struct bkv_scanner *scanner, uint64_t sequence, struct bk
     return rc;
 }
 
-static int room(void **array, size_t count, size_t *capacity, size_t more, size_t element)
-{
-    if (more <= *capacity - count)
-        return BITKV_OK;
-    size_t wanted = bkv_max64(2 * *capacity + 16, count + more);
-    void *larger = bkv_realloc(*array, wanted * element);
-    if (larger == NULL)
-        return bkv_error(BITKV_ERR_NO_MEMORY, "no memory to refresh");
-    *array = larger;
-    *capacity = wanted;
-    return BITKV_OK;
-}
-
 static int make_room(struct bkv_follow *f, uint32_t peers)
 {
-    void *array = f->groups;
-    int rc = room(&array, f->group_count, &f->group_capacity, 1, sizeof *f->groups);
-    f->groups = array;
-    array = f->peers;
-    if (rc == BITKV_OK)
-        rc = room(&array, f->peer_count, &f->peer_capacity, peers, sizeof *f->peers);
-    f->peers = array;
-    return rc;
+    if (!bkv_grow(&f->groups, f->group_count, 1, sizeof *f->groups, &f->group_capacity) ||
+        !bkv_grow(&f->peers, f->peer_count, peers, sizeof *f->peers, &f->peer_capacity))
+        return bkv_error(BITKV_ERR_NO_MEMORY, "no memory to refresh");
+    return BITKV_OK;
 }
 
 /* A batch's header: who has the other parts. One that makes no sense (somebody made

@@ -86,28 +86,17 @@ static int no_memory(void)
 
 static int add_found(struct bkv_recover *r, uint64_t id)
 {
-    if (r->count == r->capacity) {
-        size_t capacity = r->capacity == 0 ? 16 : 2 * r->capacity;
-        struct bkv_found *larger = bkv_realloc(r->found, capacity * sizeof *larger);
-        if (larger == NULL)
-            return no_memory();
-        r->found = larger;
-        r->capacity = capacity;
-    }
+    if (!bkv_grow(&r->found, r->count, 1, sizeof *r->found, &r->capacity))
+        return no_memory();
     r->found[r->count++] = (struct bkv_found){.id = id};
     return BITKV_OK;
 }
 
 static int add_hint(struct bkv_recover *r, uint64_t id)
 {
-    if (r->orphan_count == r->orphan_capacity) {
-        size_t capacity = r->orphan_capacity == 0 ? 16 : 2 * r->orphan_capacity;
-        uint64_t *larger = bkv_realloc(r->orphan_hints, capacity * sizeof *larger);
-        if (larger == NULL)
-            return no_memory();
-        r->orphan_hints = larger;
-        r->orphan_capacity = capacity;
-    }
+    if (!bkv_grow(&r->orphan_hints, r->orphan_count, 1, sizeof *r->orphan_hints,
+                  &r->orphan_capacity))
+        return no_memory();
     r->orphan_hints[r->orphan_count++] = id;
     return BITKV_OK;
 }
