@@ -490,8 +490,7 @@ static int take_hint(struct take *t, uint64_t size, bool *used)
 {
     struct bkv_partition *p = t->p;
     struct bkv_segment *s = t->item->segment;
-    struct bkv_hint_info info = {.partition = p->index, .segment_id = s->id, .data_size = size};
-    memcpy(info.database_id, p->store->manifest.database_id, sizeof info.database_id);
+    struct bkv_hint_info info = bkv_hint_info_for(p, s->id, size);
     struct bkv_hint_reader reader;
     *used = false;
     int rc = bkv_hint_open(&reader, &p->store->dir, &info);
@@ -653,8 +652,7 @@ static void measure_segment(struct bkv_partition *p, const struct bkv_follow_ite
         open_data(p, s->id, &file, &size) != BITKV_OK)
         return;
     bkv_file_close(&file);
-    struct bkv_hint_info info = {.partition = p->index, .segment_id = s->id, .data_size = size};
-    memcpy(info.database_id, p->store->manifest.database_id, sizeof info.database_id);
+    struct bkv_hint_info info = bkv_hint_info_for(p, s->id, size);
     atomic_store(&s->disk_bytes, size);
     if (bkv_hint_look(&p->store->dir, &info, &hint_size) != BITKV_OK)
         return;

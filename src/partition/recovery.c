@@ -140,9 +140,7 @@ static int on_entry(void *user, const char *name)
 static int ask_hint(struct bkv_recover *r, struct bkv_found *f, bool *known)
 {
     struct bkv_partition *p = r->p;
-    struct bkv_hint_info info = {
-        .partition = p->index, .segment_id = f->id, .data_size = f->file_size};
-    memcpy(info.database_id, p->store->manifest.database_id, sizeof info.database_id);
+    struct bkv_hint_info info = bkv_hint_info_for(p, f->id, f->file_size);
     uint64_t hint_size;
     int rc = bkv_hint_look(&p->store->dir, &info, &hint_size);
     if (rc == BITKV_OK) {
@@ -507,12 +505,7 @@ static void arm_sync(struct bkv_recover *r, struct bkv_found *f)
  * all the same. One that cannot be opened will be written anew. */
 static void measure_hint(struct bkv_recover *r, const struct bkv_found *f)
 {
-    struct bkv_hint_info info = {
-        .partition = r->p->index,
-        .segment_id = f->id,
-        .data_size = f->file_size,
-    };
-    memcpy(info.database_id, r->p->store->manifest.database_id, sizeof info.database_id);
+    struct bkv_hint_info info = bkv_hint_info_for(r->p, f->id, f->file_size);
     uint64_t size;
     if (bkv_hint_look(&r->p->store->dir, &info, &size) != BITKV_OK)
         return;

@@ -148,12 +148,7 @@ static int replay_entries(struct bkv_recover *r, struct bkv_found *f,
 static int open_hint(struct bkv_recover *r, const struct bkv_found *f,
                      struct bkv_hint_reader *reader)
 {
-    struct bkv_hint_info info = {
-        .partition = r->p->index,
-        .segment_id = f->id,
-        .data_size = f->file_size,
-    };
-    memcpy(info.database_id, r->p->store->manifest.database_id, sizeof info.database_id);
+    struct bkv_hint_info info = bkv_hint_info_for(r->p, f->id, f->file_size);
     return bkv_hint_open(reader, &r->p->store->dir, &info);
 }
 

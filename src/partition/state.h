@@ -54,6 +54,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <string.h>
 
 enum bkv_segment_phase {
     BKV_PHASE_ACTIVE,
@@ -287,6 +288,23 @@ static inline struct bkv_segment *bkv_segment_at(const struct bkv_table *table, 
         NULL)
         return NULL;
     return bkv_table_get(table, number);
+}
+
+/* --- hints ------------------------------------------------------------------ */
+
+/* What a hint of this partition has to say of segment `id`, if that has `size` bytes. */
+static inline struct bkv_hint_info bkv_hint_info_for(const struct bkv_partition *p, uint64_t id,
+                                                     uint64_t size)
+{
+    struct bkv_hint_info info = {.partition = p->index, .segment_id = id, .data_size = size};
+    memcpy(info.database_id, p->store->manifest.database_id, sizeof info.database_id);
+    return info;
+}
+
+static inline struct bkv_hint_info bkv_hint_info_of(const struct bkv_partition *p,
+                                                    const struct bkv_segment *segment)
+{
+    return bkv_hint_info_for(p, segment->id, atomic_load(&segment->size));
 }
 
 /* --- accounting: under `lock`, or before anybody else is there ------------- */
