@@ -38,6 +38,28 @@ void *bkv_realloc(void *old, size_t size)
     return allowed(size) ? realloc(old, size) : NULL;
 }
 
+bool bkv_grow(void *array, size_t count, size_t more, size_t element, size_t *capacity)
+{
+    if (BKV_LIKELY(more <= *capacity - count))
+        return true;
+    size_t doubled, wanted, bytes;
+    if (__builtin_add_overflow(count, more, &wanted) ||
+        __builtin_mul_overflow(*capacity, 2, &doubled) ||
+        __builtin_add_overflow(doubled, 16, &doubled))
+        return false;
+    wanted = wanted > doubled ? wanted : doubled;
+    if (__builtin_mul_overflow(wanted, element, &bytes))
+        return false;
+    void *old; /* copied, since a T * must not be read as a void * */
+    memcpy(&old, array, sizeof old);
+    void *larger = bkv_realloc(old, bytes);
+    if (larger == NULL)
+        return false;
+    memcpy(array, &larger, sizeof larger);
+    *capacity = wanted;
+    return true;
+}
+
 void *bkv_alloc_aligned(size_t size)
 {
     size_t rounded = (size + 63u) & ~(size_t)63u;

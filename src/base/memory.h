@@ -24,6 +24,10 @@ void bkv_alloc_set_hook(bkv_alloc_hook hook, void *user);
 void *bkv_malloc(size_t size);
 void *bkv_calloc(size_t count, size_t size);
 void *bkv_realloc(void *old, size_t size);
+/* Room for `more` elements behind `count` in a growable array, at least doubling
+ * it; `array` is the address of the pointer to its `*capacity` elements, NULL and 0
+ * at first. False: no memory, or more than can be counted; nothing has changed. */
+bool bkv_grow(void *array, size_t count, size_t more, size_t element, size_t *capacity);
 /* Cache-line aligned and zeroed, for structures with hot lines. */
 void *bkv_alloc_aligned(size_t size);
 void bkv_mfree(void *memory); /* for all four; NULL is ignored */

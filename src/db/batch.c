@@ -56,33 +56,12 @@ void bitkv_batch_destroy(bitkv_batch *batch)
     bkv_mfree(batch);
 }
 
-/* Room for `more` elements; `memory` is replaced. */
-static int grow(void **memory, size_t used, size_t *capacity, size_t more, size_t element)
-{
-    if (more <= *capacity - used)
-        return BITKV_OK;
-    size_t wanted = 2 * *capacity + 16;
-    if (wanted < used + more)
-        wanted = used + more;
-    void *larger = bkv_realloc(*memory, wanted * element);
-    if (larger == NULL)
-        return bkv_error(BITKV_ERR_NO_MEMORY, "no memory for another entry of a batch");
-    *memory = larger;
-    *capacity = wanted;
-    return BITKV_OK;
-}
-
 static int reserve(bitkv_batch *batch, size_t bytes)
 {
-    void *entries = batch->entries;
-    int rc = grow(&entries, batch->count, &batch->capacity, 1, sizeof *batch->entries);
-    batch->entries = entries;
-    if (rc != BITKV_OK)
-        return rc;
-    void *block = batch->bytes;
-    rc = grow(&block, batch->used, &batch->size, bytes, 1);
-    batch->bytes = block;
-    return rc;
+    if (!bkv_grow(&batch->entries, batch->count, 1, sizeof *batch->entries, &batch->capacity) ||
+        !bkv_grow(&batch->bytes, batch->used, bytes, 1, &batch->size))
+        return bkv_error(BITKV_ERR_NO_MEMORY, "no memory for another entry of a batch");
+    return BITKV_OK;
 }
 
 static int add(bitkv_batch *batch, const void *key, size_t key_size, const void *value,

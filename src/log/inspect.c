@@ -84,30 +84,19 @@ static void report_context(struct inspection *in, const char *file)
     report(in, BKV_INSPECT_ERROR, file, 0, 0, text);
 }
 
-static int grow(void **array, size_t count, size_t *capacity, size_t size)
+static int no_memory(void)
 {
-    if (count < *capacity)
-        return BITKV_OK;
-    size_t larger = *capacity == 0 ? 64 : 2 * *capacity;
-    void *fresh = bkv_realloc(*array, larger * size);
-    if (fresh == NULL)
-        return bkv_error(BITKV_ERR_NO_MEMORY, "no memory to inspect a partition");
-    *array = fresh;
-    *capacity = larger;
-    return BITKV_OK;
+    return bkv_error(BITKV_ERR_NO_MEMORY, "no memory to inspect a partition");
 }
 
 /* --- data files ---------------------------------------------------------------------------- */
 
 static int keep_damage(struct inspection *in, size_t file, uint64_t offset, uint64_t size)
 {
-    void *array = in->damage;
-    int rc = grow(&array, in->damage_count, &in->damage_capacity, sizeof *in->damage);
-    in->damage = array;
-    if (rc == BITKV_OK)
-        in->damage[in->damage_count++] =
-            (struct damage){.file = file, .offset = offset, .size = size};
-    return rc;
+    if (!bkv_grow(&in->damage, in->damage_count, 1, sizeof *in->damage, &in->damage_capacity))
+        return no_memory();
+    in->damage[in->damage_count++] = (struct damage){.file = file, .offset = offset, .size = size};
+    return BITKV_OK;
 }
 
 static bool has_hint(const struct inspection *in, uint64_t id)
@@ -374,23 +363,17 @@ static int on_entry(void *user, const char *entry)
 {
     struct inspection *in = user;
     uint64_t id = 0;
-    int rc;
-    void *array;
     switch (bkv_name_parse(entry, &id)) {
     case BKV_FILE_DATA:
-        array = in->files;
-        rc = grow(&array, in->count, &in->capacity, sizeof *in->files);
-        in->files = array;
-        if (rc == BITKV_OK)
-            in->files[in->count++] = (struct data_file){.id = id};
-        return rc;
+        if (!bkv_grow(&in->files, in->count, 1, sizeof *in->files, &in->capacity))
+            return no_memory();
+        in->files[in->count++] = (struct data_file){.id = id};
+        return BITKV_OK;
     case BKV_FILE_HINT:
-        array = in->hints;
-        rc = grow(&array, in->hint_count, &in->hint_capacity, sizeof *in->hints);
-        in->hints = array;
-        if (rc == BITKV_OK)
-            in->hints[in->hint_count++] = id;
-        return rc;
+        if (!bkv_grow(&in->hints, in->hint_count, 1, sizeof *in->hints, &in->hint_capacity))
+            return no_memory();
+        in->hints[in->hint_count++] = id;
+        return BITKV_OK;
     case BKV_FILE_CHECKPOINT:
         in->checkpoint = true;
         return BITKV_OK;

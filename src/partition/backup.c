@@ -282,9 +282,7 @@ static int check_data(struct item *item, bkv_copy_progress progress)
 /* *sound: the hint in `dir` verifies and describes all of the segment. */
 static int check_hint(struct item *item, struct bkv_dir *dir, bool *sound)
 {
-    struct bkv_hint_info info = {
-        .partition = item->p->index, .segment_id = item->what->id, .data_size = item->what->size};
-    memcpy(info.database_id, item->p->store->manifest.database_id, sizeof info.database_id);
+    struct bkv_hint_info info = bkv_hint_info_for(item->p, item->what->id, item->what->size);
     struct bkv_hint_reader reader;
     int rc = bkv_hint_open(&reader, dir, &info);
     *sound = rc == BITKV_OK && reader.info.data_size == item->what->size;

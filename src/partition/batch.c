@@ -292,26 +292,18 @@ static void take_back(struct bkv_group *groups, size_t count)
 
 /* --- 5: it happens ---------------------------------------------------------------------------- */
 
-static inline void add_relaxed(_Atomic uint64_t *counter, uint64_t n)
-{
-    /* One writer at a time: no locked instruction needed. */
-    atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + n,
-                          memory_order_relaxed);
-}
-
 /* The record at `location` is the key's from now on, or nothing is. */
 static void apply(struct bkv_partition *p, const struct bkv_group_record *r, uint64_t location)
 {
     if (r->is_put) {
         (void)bkv_keydir_put(p->keydir, &r->hash, location);
         bkv_account(p, location, true);
-        add_relaxed(&p->puts, 1);
+        bkv_add_relaxed(&p->puts, 1);
     } else if (r->old != 0) {
         (void)bkv_keydir_remove(p->keydir, &r->hash);
-        add_relaxed(&p->deletes, 1);
+        bkv_add_relaxed(&p->deletes, 1);
     }
-    if (r->old != 0)
-        bkv_account(p, r->old, false);
+    bkv_account_dead(p, r->old);
 }
 
 static void commit(struct bkv_group *g, bitkv_durability durability)
@@ -328,7 +320,7 @@ static void commit(struct bkv_group *g, bitkv_durability durability)
         apply(p, r, begin + bkv_location(0, r->offset, bkv_size_code(r->size)));
     }
     p->next_sequence += 1 + (uint64_t)g->count;
-    add_relaxed(&p->bytes_written, g->size);
+    bkv_add_relaxed(&p->bytes_written, g->size);
     g->wake = bkv_note_append(p, g->size, durability);
     g->position = atomic_load_explicit(&p->appended, memory_order_relaxed);
 }

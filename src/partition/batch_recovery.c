@@ -40,29 +40,12 @@
 
 /* --- noting ------------------------------------------------------------------------- */
 
-static int room(void **array, size_t count, size_t *capacity, size_t more, size_t element)
-{
-    if (more <= *capacity - count)
-        return BITKV_OK;
-    size_t wanted = bkv_max64(2 * *capacity + 16, count + more);
-    void *larger = bkv_realloc(*array, wanted * element);
-    if (larger == NULL)
-        return bkv_error(BITKV_ERR_NO_MEMORY, "no memory to recover batches");
-    *array = larger;
-    *capacity = wanted;
-    return BITKV_OK;
-}
-
 static int make_room(struct bkv_recover *r, uint32_t peers)
 {
-    void *groups = r->open_groups;
-    int rc = room(&groups, r->open_count, &r->open_capacity, 1, sizeof *r->open_groups);
-    r->open_groups = groups;
-    void *open_peers = r->open_peers;
-    if (rc == BITKV_OK)
-        rc = room(&open_peers, r->peer_count, &r->peer_capacity, peers, sizeof *r->open_peers);
-    r->open_peers = open_peers;
-    return rc;
+    if (!bkv_grow(&r->open_groups, r->open_count, 1, sizeof *r->open_groups, &r->open_capacity) ||
+        !bkv_grow(&r->open_peers, r->peer_count, peers, sizeof *r->open_peers, &r->peer_capacity))
+        return bkv_error(BITKV_ERR_NO_MEMORY, "no memory to recover batches");
+    return BITKV_OK;
 }
 
 static int note(struct bkv_recover *r, struct bkv_place place, const struct bkv_scan_item *item)

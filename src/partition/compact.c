@@ -51,18 +51,6 @@ void bkv_compact_output_name(char name[BKV_NAME_SIZE], const struct bkv_partitio
     (void)snprintf(name, BKV_NAME_SIZE, "%.59s.tmp", final);
 }
 
-struct bkv_hint_info bkv_hint_info_of(const struct bkv_partition *p,
-                                      const struct bkv_segment *segment)
-{
-    struct bkv_hint_info info = {
-        .partition = p->index,
-        .segment_id = segment->id,
-        .data_size = atomic_load(&segment->size),
-    };
-    memcpy(info.database_id, p->store->manifest.database_id, sizeof info.database_id);
-    return info;
-}
-
 /* --- the output -------------------------------------------------------------------- */
 
 static uint64_t output_end(const struct bkv_compaction *c)

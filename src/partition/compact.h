@@ -128,9 +128,6 @@ static inline int bkv_pace_slice(const struct bkv_pace *pace, uint64_t bytes)
     return pace->slice != NULL ? pace->slice(pace->user, bytes) : BITKV_OK;
 }
 
-/* A segment in the words of its hint. */
-struct bkv_hint_info bkv_hint_info_of(const struct bkv_partition *p,
-                                      const struct bkv_segment *segment);
 void bkv_compact_output_name(char name[BKV_NAME_SIZE], const struct bkv_partition *p, uint64_t id);
 
 /* --- install.c ------------------------------------------------------------------------------ */

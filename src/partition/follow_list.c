@@ -41,14 +41,8 @@ static int no_memory(void)
 
 static int add_id(struct ids *ids, uint64_t id)
 {
-    if (ids->count == ids->capacity) {
-        size_t capacity = 2 * ids->capacity + 16;
-        uint64_t *larger = bkv_realloc(ids->items, capacity * sizeof *larger);
-        if (larger == NULL)
-            return no_memory();
-        ids->items = larger;
-        ids->capacity = capacity;
-    }
+    if (!bkv_grow(&ids->items, ids->count, 1, sizeof *ids->items, &ids->capacity))
+        return no_memory();
     ids->items[ids->count++] = id;
     return BITKV_OK;
 }
@@ -138,14 +132,8 @@ static int list_stable(struct bkv_partition *p, struct listing *out)
 
 static int add_item(struct bkv_follow *f, const struct bkv_follow_item *item)
 {
-    if (f->count == f->capacity) {
-        size_t capacity = 2 * f->capacity + 16;
-        struct bkv_follow_item *larger = bkv_realloc(f->items, capacity * sizeof *larger);
-        if (larger == NULL)
-            return no_memory();
-        f->items = larger;
-        f->capacity = capacity;
-    }
+    if (!bkv_grow(&f->items, f->count, 1, sizeof *f->items, &f->capacity))
+        return no_memory();
     f->items[f->count++] = *item;
     return BITKV_OK;
 }

@@ -125,29 +125,12 @@ static int next_record(struct bkv_scanner *scanner, uint64_t sequence, struct bk
     return rc;
 }
 
-static int room(void **array, size_t count, size_t *capacity, size_t more, size_t element)
-{
-    if (more <= *capacity - count)
-        return BITKV_OK;
-    size_t wanted = bkv_max64(2 * *capacity + 16, count + more);
-    void *larger = bkv_realloc(*array, wanted * element);
-    if (larger == NULL)
-        return bkv_error(BITKV_ERR_NO_MEMORY, "no memory to refresh");
-    *array = larger;
-    *capacity = wanted;
-    return BITKV_OK;
-}
-
 static int make_room(struct bkv_follow *f, uint32_t peers)
 {
-    void *array = f->groups;
-    int rc = room(&array, f->group_count, &f->group_capacity, 1, sizeof *f->groups);
-    f->groups = array;
-    array = f->peers;
-    if (rc == BITKV_OK)
-        rc = room(&array, f->peer_count, &f->peer_capacity, peers, sizeof *f->peers);
-    f->peers = array;
-    return rc;
+    if (!bkv_grow(&f->groups, f->group_count, 1, sizeof *f->groups, &f->group_capacity) ||
+        !bkv_grow(&f->peers, f->peer_count, peers, sizeof *f->peers, &f->peer_capacity))
+        return bkv_error(BITKV_ERR_NO_MEMORY, "no memory to refresh");
+    return BITKV_OK;
 }
 
 /* A batch's header: who has the other parts. One that makes no sense (somebody made
@@ -251,16 +234,6 @@ int bkv_follow_look(struct bkv_follow *f)
 
 /* --- into the KeyDir --------------------------------------------------------------------- */
 
-static void add_live(const struct bkv_partition *p, uint64_t location, bool live)
-{
-    struct bkv_segment *s = bkv_table_get(&p->table, bkv_location_segment(location));
-    uint64_t size = bkv_location_size(location);
-    atomic_store_explicit(&s->live_bytes,
-                          atomic_load_explicit(&s->live_bytes, memory_order_relaxed) +
-                              (live ? size : 0 - size),
-                          memory_order_relaxed);
-}
-
 static int full(const struct bkv_partition *p, int rc)
 {
     return bkv_error(rc, "the KeyDir of partition %" PRIu32 " cannot take another key", p->index);
@@ -283,8 +256,8 @@ static int move(const struct take *t, const struct change *c)
     int rc = bkv_keydir_replace(p->keydir, &c->hash, old, c->location);
     if (rc != BITKV_OK)
         return full(p, rc);
-    add_live(p, old, false);
-    add_live(p, c->location, true);
+    bkv_account(p, old, false);
+    bkv_account(p, c->location, true);
     return BITKV_OK;
 }
 
@@ -295,7 +268,7 @@ static int remove_key(struct bkv_partition *p, const struct change *c)
         return full(p, rc);
     uint64_t old = bkv_keydir_remove(p->keydir, &c->hash);
     if (old != 0)
-        add_live(p, old, false);
+        bkv_account(p, old, false);
     return BITKV_OK;
 }
 
@@ -306,8 +279,8 @@ static int put_key(struct bkv_partition *p, const struct change *c)
         return full(p, rc);
     uint64_t old = bkv_keydir_put(p->keydir, &c->hash, c->location);
     if (old != 0)
-        add_live(p, old, false);
-    add_live(p, c->location, true);
+        bkv_account(p, old, false);
+    bkv_account(p, c->location, true);
     return BITKV_OK;
 }
 
@@ -517,8 +490,7 @@ static int take_hint(struct take *t, uint64_t size, bool *used)
 {
     struct bkv_partition *p = t->p;
     struct bkv_segment *s = t->item->segment;
-    struct bkv_hint_info info = {.partition = p->index, .segment_id = s->id, .data_size = size};
-    memcpy(info.database_id, p->store->manifest.database_id, sizeof info.database_id);
+    struct bkv_hint_info info = bkv_hint_info_for(p, s->id, size);
     struct bkv_hint_reader reader;
     *used = false;
     int rc = bkv_hint_open(&reader, &p->store->dir, &info);
@@ -607,7 +579,7 @@ static bool lies_in_superseded(void *user, uint64_t location)
     const struct bkv_segment *s = bkv_table_get(&p->table, bkv_location_segment(location));
     if (!s->leaving)
         return false;
-    add_live(p, location, false);
+    bkv_account(p, location, false);
     atomic_fetch_add_explicit(&p->expired, 1, memory_order_relaxed);
     return true;
 }
@@ -680,8 +652,7 @@ static void measure_segment(struct bkv_partition *p, const struct bkv_follow_ite
         open_data(p, s->id, &file, &size) != BITKV_OK)
         return;
     bkv_file_close(&file);
-    struct bkv_hint_info info = {.partition = p->index, .segment_id = s->id, .data_size = size};
-    memcpy(info.database_id, p->store->manifest.database_id, sizeof info.database_id);
+    struct bkv_hint_info info = bkv_hint_info_for(p, s->id, size);
     atomic_store(&s->disk_bytes, size);
     if (bkv_hint_look(&p->store->dir, &info, &hint_size) != BITKV_OK)
         return;

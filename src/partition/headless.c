@@ -21,9 +21,7 @@
 static int ask_hint(struct bkv_recover *r, struct bkv_found *f, bool *known)
 {
     struct bkv_partition *p = r->p;
-    struct bkv_hint_info info = {
-        .partition = p->index, .segment_id = f->id, .data_size = f->file_size};
-    memcpy(info.database_id, p->store->manifest.database_id, sizeof info.database_id);
+    struct bkv_hint_info info = bkv_hint_info_for(p, f->id, f->file_size);
     uint64_t hint_size;
     int rc = bkv_hint_look(&p->store->dir, &info, &hint_size);
     if (rc == BITKV_OK && info.first_sequence != 0) {

@@ -137,16 +137,6 @@ static void give_number_back(struct bkv_compaction *c)
 
 /* --- 5: the KeyDir ------------------------------------------------------------------ */
 
-static void add_live(struct bkv_partition *p, uint64_t location, bool live)
-{
-    struct bkv_segment *s = bkv_table_get(&p->table, bkv_location_segment(location));
-    uint64_t size = bkv_location_size(location);
-    atomic_store_explicit(&s->live_bytes,
-                          atomic_load_explicit(&s->live_bytes, memory_order_relaxed) +
-                              (live ? size : 0 - size),
-                          memory_order_relaxed);
-}
-
 static struct bkv_hash hash_of(const struct bkv_move *move)
 {
     struct bkv_entry entry = {.lo = move->lo, .packed = move->to};
@@ -163,7 +153,7 @@ static int move_one(struct bkv_partition *p, const struct bkv_unmoved *u,
     if (bkv_entry_type(&entry) == BKV_RECORD_NONE) {
         int rc = bkv_keydir_remove_exact(p->keydir, &hash, move->from);
         if (rc == BITKV_OK) {
-            add_live(p, move->from, false);
+            bkv_account(p, move->from, false);
             atomic_fetch_add_explicit(&p->expired, 1, memory_order_relaxed);
         }
         return rc == BITKV_NOT_FOUND ? BITKV_OK : rc;
@@ -171,8 +161,8 @@ static int move_one(struct bkv_partition *p, const struct bkv_unmoved *u,
     uint64_t to = bkv_location(u->output->number, 0, 0) | bkv_entry_location(&entry);
     int rc = bkv_keydir_replace(p->keydir, &hash, move->from, to);
     if (rc == BITKV_OK) {
-        add_live(p, move->from, false);
-        add_live(p, to, true);
+        bkv_account(p, move->from, false);
+        bkv_account(p, to, true);
     }
     return rc == BITKV_NOT_FOUND ? BITKV_OK : rc;
 }

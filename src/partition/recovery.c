@@ -86,28 +86,17 @@ static int no_memory(void)
 
 static int add_found(struct bkv_recover *r, uint64_t id)
 {
-    if (r->count == r->capacity) {
-        size_t capacity = r->capacity == 0 ? 16 : 2 * r->capacity;
-        struct bkv_found *larger = bkv_realloc(r->found, capacity * sizeof *larger);
-        if (larger == NULL)
-            return no_memory();
-        r->found = larger;
-        r->capacity = capacity;
-    }
+    if (!bkv_grow(&r->found, r->count, 1, sizeof *r->found, &r->capacity))
+        return no_memory();
     r->found[r->count++] = (struct bkv_found){.id = id};
     return BITKV_OK;
 }
 
 static int add_hint(struct bkv_recover *r, uint64_t id)
 {
-    if (r->orphan_count == r->orphan_capacity) {
-        size_t capacity = r->orphan_capacity == 0 ? 16 : 2 * r->orphan_capacity;
-        uint64_t *larger = bkv_realloc(r->orphan_hints, capacity * sizeof *larger);
-        if (larger == NULL)
-            return no_memory();
-        r->orphan_hints = larger;
-        r->orphan_capacity = capacity;
-    }
+    if (!bkv_grow(&r->orphan_hints, r->orphan_count, 1, sizeof *r->orphan_hints,
+                  &r->orphan_capacity))
+        return no_memory();
     r->orphan_hints[r->orphan_count++] = id;
     return BITKV_OK;
 }
@@ -472,12 +461,7 @@ static void arm_sync(struct bkv_recover *r, struct bkv_found *f)
  * all the same. One that cannot be opened will be written anew. */
 static void measure_hint(struct bkv_recover *r, const struct bkv_found *f)
 {
-    struct bkv_hint_info info = {
-        .partition = r->p->index,
-        .segment_id = f->id,
-        .data_size = f->file_size,
-    };
-    memcpy(info.database_id, r->p->store->manifest.database_id, sizeof info.database_id);
+    struct bkv_hint_info info = bkv_hint_info_for(r->p, f->id, f->file_size);
     uint64_t size;
     if (bkv_hint_look(&r->p->store->dir, &info, &size) != BITKV_OK)
         return;

@@ -44,16 +44,6 @@ static bool later(const struct bkv_partition *p, uint64_t a, uint64_t b)
     return bkv_location_offset(a) > bkv_location_offset(b);
 }
 
-static void add_live(struct bkv_partition *p, uint64_t location, bool live)
-{
-    struct bkv_segment *s = bkv_table_get(&p->table, bkv_location_segment(location));
-    uint64_t size = bkv_location_size(location);
-    atomic_store_explicit(&s->live_bytes,
-                          atomic_load_explicit(&s->live_bytes, memory_order_relaxed) +
-                              (live ? size : 0 - size),
-                          memory_order_relaxed);
-}
-
 static int apply(struct bkv_partition *p, const struct bkv_pending *entry)
 {
     uint64_t old = 0;
@@ -63,7 +53,7 @@ static int apply(struct bkv_partition *p, const struct bkv_pending *entry)
     if (entry->type == BKV_RECORD_DELETE) {
         if (exists) {
             (void)bkv_keydir_remove(p->keydir, &entry->hash);
-            add_live(p, old, false);
+            bkv_account(p, old, false);
         }
         return BITKV_OK;
     }
@@ -73,8 +63,8 @@ static int apply(struct bkv_partition *p, const struct bkv_pending *entry)
                          p->index);
     (void)bkv_keydir_put(p->keydir, &entry->hash, entry->location);
     if (exists)
-        add_live(p, old, false);
-    add_live(p, entry->location, true);
+        bkv_account(p, old, false);
+    bkv_account(p, entry->location, true);
     return BITKV_OK;
 }
 
@@ -158,12 +148,7 @@ static int replay_entries(struct bkv_recover *r, struct bkv_found *f,
 static int open_hint(struct bkv_recover *r, const struct bkv_found *f,
                      struct bkv_hint_reader *reader)
 {
-    struct bkv_hint_info info = {
-        .partition = r->p->index,
-        .segment_id = f->id,
-        .data_size = f->file_size,
-    };
-    memcpy(info.database_id, r->p->store->manifest.database_id, sizeof info.database_id);
+    struct bkv_hint_info info = bkv_hint_info_for(r->p, f->id, f->file_size);
     return bkv_hint_open(reader, &r->p->store->dir, &info);
 }
 

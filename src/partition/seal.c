@@ -63,8 +63,7 @@ static int write_hint(struct bkv_partition *p, struct bkv_segment *segment,
                       const struct bkv_file *file)
 {
     uint64_t size = atomic_load(&segment->size);
-    struct bkv_hint_info info = {.partition = p->index, .segment_id = segment->id};
-    memcpy(info.database_id, p->store->manifest.database_id, sizeof info.database_id);
+    struct bkv_hint_info info = bkv_hint_info_of(p, segment);
     struct bkv_hint_writer writer;
     int rc = bkv_hint_begin(&writer, &p->store->dir, &info);
     if (rc != BITKV_OK)

@@ -31,14 +31,8 @@ struct keys {
 
 static int add_key(struct keys *keys, uint64_t lo)
 {
-    if (keys->count == keys->capacity) {
-        size_t capacity = keys->capacity == 0 ? 1024 : 2 * keys->capacity;
-        uint64_t *larger = bkv_realloc(keys->items, capacity * sizeof *larger);
-        if (larger == NULL)
-            return BITKV_ERR_NO_MEMORY;
-        keys->items = larger;
-        keys->capacity = capacity;
-    }
+    if (!bkv_grow(&keys->items, keys->count, 1, sizeof *keys->items, &keys->capacity))
+        return BITKV_ERR_NO_MEMORY;
     keys->items[keys->count++] = lo;
     return BITKV_OK;
 }

@@ -54,6 +54,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <string.h>
 
 enum bkv_segment_phase {
     BKV_PHASE_ACTIVE,
@@ -291,6 +292,51 @@ static inline struct bkv_segment *bkv_segment_at(const struct bkv_table *table, 
     return bkv_table_get(table, number);
 }
 
+/* --- hints ------------------------------------------------------------------ */
+
+/* What a hint of this partition has to say of segment `id`, if that has `size` bytes. */
+static inline struct bkv_hint_info bkv_hint_info_for(const struct bkv_partition *p, uint64_t id,
+                                                     uint64_t size)
+{
+    struct bkv_hint_info info = {.partition = p->index, .segment_id = id, .data_size = size};
+    memcpy(info.database_id, p->store->manifest.database_id, sizeof info.database_id);
+    return info;
+}
+
+static inline struct bkv_hint_info bkv_hint_info_of(const struct bkv_partition *p,
+                                                    const struct bkv_segment *segment)
+{
+    return bkv_hint_info_for(p, segment->id, atomic_load(&segment->size));
+}
+
+/* --- accounting: under `lock`, or before anybody else is there ------------- */
+
+/* One writer at a time: no locked instruction needed. Readers only count with it,
+ * and order nothing by it. */
+static inline void bkv_add_relaxed(_Atomic uint64_t *counter, uint64_t n)
+{
+    atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + n,
+                          memory_order_relaxed);
+}
+
+/* A location comes into the KeyDir, or leaves it (I4). */
+static inline void bkv_account(const struct bkv_partition *p, uint64_t location, bool live)
+{
+    struct bkv_segment *segment = bkv_table_get(&p->table, bkv_location_segment(location));
+    uint64_t size = bkv_location_size(location);
+    bkv_add_relaxed(&segment->live_bytes, live ? size : 0 - size);
+}
+
+/* A write has made it leave: a reason for the compactor to look, in time. `location`
+ * may be 0: nothing died. */
+static inline void bkv_account_dead(struct bkv_partition *p, uint64_t location)
+{
+    if (location == 0)
+        return;
+    bkv_account(p, location, false);
+    p->died += bkv_location_size(location);
+}
+
 /* --- segments.c: the table and the cache of open segments ----------------- */
 
 /* A segment in memory, not yet in the table. */
@@ -436,7 +482,6 @@ int bkv_write(struct bkv_partition *p, const struct bkv_hash *hash, struct bkv_w
 /* For batch.c: steps of every write, under `lock` but for the last three. */
 int bkv_write_check(struct bkv_partition *p);
 bool bkv_tail_by_mapping(struct bkv_partition *p, uint64_t size, bitkv_durability durability);
-void bkv_account(struct bkv_partition *p, uint64_t location, bool live);
 bool bkv_note_append(struct bkv_partition *p, uint64_t size, bitkv_durability durability);
 int bkv_keydir_full(const struct bkv_partition *p, int rc);
 bitkv_durability bkv_effective_durability(const struct bkv_partition *p,

@@ -108,14 +108,8 @@ static struct gauge measure(const struct bkv_partition *p, struct bkv_segment *s
 
 static bool add_gauge(struct survey *survey, struct gauge gauge)
 {
-    if (survey->count == survey->capacity) {
-        size_t capacity = survey->capacity == 0 ? 64 : 2 * survey->capacity;
-        struct gauge *larger = bkv_realloc(survey->gauges, capacity * sizeof *larger);
-        if (larger == NULL)
-            return false;
-        survey->gauges = larger;
-        survey->capacity = capacity;
-    }
+    if (!bkv_grow(&survey->gauges, survey->count, 1, sizeof *survey->gauges, &survey->capacity))
+        return false;
     survey->gauges[survey->count++] = gauge;
     return true;
 }

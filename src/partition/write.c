@@ -260,43 +260,18 @@ static int append(struct bkv_partition *p, const struct draft *d, bitkv_durabili
     if (BKV_UNLIKELY(d->expires))
         tail->segment->lasting = false;
     p->next_sequence++;
-    atomic_store_explicit(&p->bytes_written,
-                          atomic_load_explicit(&p->bytes_written, memory_order_relaxed) + d->size,
-                          memory_order_relaxed);
+    bkv_add_relaxed(&p->bytes_written, d->size);
     return BITKV_OK;
 }
 
 /* --- accounting ------------------------------------------------------------------------ */
-
-static inline void add_relaxed(_Atomic uint64_t *counter, uint64_t n)
-{
-    /* One writer at a time: no locked instruction needed. */
-    atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + n,
-                          memory_order_relaxed);
-}
-
-static void account_live(struct bkv_partition *p, uint64_t location, bool live)
-{
-    struct bkv_segment *segment = bkv_table_get(&p->table, bkv_location_segment(location));
-    uint64_t size = bkv_location_size(location);
-    add_relaxed(&segment->live_bytes, live ? size : 0 - size);
-}
-
-/* `location` may be 0: nothing died. */
-static void account_dead(struct bkv_partition *p, uint64_t location)
-{
-    if (location == 0)
-        return;
-    account_live(p, location, false);
-    p->died += bkv_location_size(location);
-}
 
 /* Under the lock, after an append: what has to be synced, and when. Returns
  * whether the worker should be woken. */
 static bool note_append(struct bkv_partition *p, uint64_t size, bitkv_durability durability)
 {
     struct bkv_tail *tail = &p->tail;
-    add_relaxed(&p->appended, size);
+    bkv_add_relaxed(&p->appended, size);
     bkv_unsynced_add(p, tail->segment);
     bool wake = false;
     if (BKV_UNLIKELY(durability == BITKV_DURABILITY_INTERVAL && !p->sync_armed)) {
@@ -332,7 +307,7 @@ static int prepare(struct bkv_partition *p, const struct bkv_hash *hash)
     int rc = bkv_keydir_defer_prepare(p->keydir, hash, &dead);
     if (BKV_UNLIKELY(rc != BITKV_OK))
         return full(p, rc);
-    account_dead(p, dead);
+    bkv_account_dead(p, dead);
     return BITKV_OK;
 }
 
@@ -341,7 +316,7 @@ int bkv_settle(struct bkv_partition *p)
     uint64_t dead;
     int rc;
     while ((rc = bkv_keydir_settle_one(p->keydir, &dead)) > 0)
-        account_dead(p, dead);
+        bkv_account_dead(p, dead);
     return rc == 0 ? BITKV_OK : full(p, rc);
 }
 
@@ -430,12 +405,12 @@ static int put_locked(struct bkv_partition *p, const struct bkv_hash *hash, cons
         rc = append(p, d, durability, &location);
     if (BKV_UNLIKELY(rc != BITKV_OK))
         return rc;
-    account_live(p, location, true);
-    account_dead(p, bkv_keydir_defer(p->keydir, hash, location));
+    bkv_account(p, location, true);
+    bkv_account_dead(p, bkv_keydir_defer(p->keydir, hash, location));
     outcome->wake = note_append(p, d->size, durability);
     outcome->position = atomic_load_explicit(&p->appended, memory_order_relaxed);
     outcome->sequence = p->next_sequence - 1;
-    add_relaxed(&p->puts, 1);
+    bkv_add_relaxed(&p->puts, 1);
     return BITKV_OK;
 }
 
@@ -461,11 +436,11 @@ static int del_locked(struct bkv_partition *p, const struct bkv_hash *hash, cons
         return rc;
     uint64_t old = bkv_keydir_remove(p->keydir, hash);
     BKV_ASSERT(old != 0);
-    account_dead(p, old);
+    bkv_account_dead(p, old);
     outcome->wake = note_append(p, d->size, durability);
     outcome->position = atomic_load_explicit(&p->appended, memory_order_relaxed);
     outcome->sequence = p->next_sequence - 1;
-    add_relaxed(&p->deletes, counts);
+    bkv_add_relaxed(&p->deletes, counts);
     return BITKV_OK;
 }
 
@@ -603,11 +578,6 @@ int bkv_write_check(struct bkv_partition *p)
 bool bkv_tail_by_mapping(struct bkv_partition *p, uint64_t size, bitkv_durability durability)
 {
     return by_mapping(p, size, durability);
-}
-
-void bkv_account(struct bkv_partition *p, uint64_t location, bool live)
-{
-    account_live(p, location, live);
 }
 
 bool bkv_note_append(struct bkv_partition *p, uint64_t size, bitkv_durability durability)

@@ -33,6 +33,32 @@ static void dead_space_is_given_back_by_itself(void **state)
     }
 }
 
+/* The tombstones fit into the segment that is being written: none is finished, which
+ * would be a reason to look by itself. */
+static void what_batches_kill_is_given_back_by_itself(void **state)
+{
+    (void)state;
+    bitkv_options o = one_partition(BITKV_IO_AUTO);
+    bitkv *db = open_with(&o);
+    put_all(db, 600, 1, 1000);
+    compact(db); /* returns when all that is full is sealed: nothing is left to look at */
+    sleep_ms(100);
+    bitkv_statistics before = statistics_of(db);
+    bitkv_batch *batch = NULL;
+    ok(bitkv_batch_create(&batch));
+    for (uint32_t key = 0; key < 300; key++)
+        ok(bitkv_batch_del(batch, &key, sizeof key));
+    ok(bitkv_write(db, batch, BITKV_DURABILITY_INTERVAL)); /* which wakes the worker */
+    bitkv_batch_destroy(batch);
+    assert_int_equal(statistics_of(db).segments, before.segments);
+    uint64_t until = now_ms() + 20000;
+    while (statistics_of(db).compactions_total == before.compactions_total && now_ms() < until)
+        sleep_ms(10);
+    assert_true(statistics_of(db).compactions_total > before.compactions_total);
+    expect_absent(db, 0, 300);
+    ok(bitkv_close(db));
+}
+
 static void expect_nothing_happens(const bitkv_options *o)
 {
     bitkv *db = open_with(o);
@@ -79,7 +105,7 @@ static void hours_of_the_day_are_kept(void **state)
     o.compact_from_minute = minutes_from_now(120);
     o.compact_until_minute = minutes_from_now(180);
     expect_nothing_happens(&o);
-    o.compact_from_minute = minutes_from_now(120); /* round the clock, but for now */
+    o.compact_from_minute = minutes_from_now(120); /* all day but for this hour */
     o.compact_until_minute = minutes_from_now(1440 - 60);
     expect_nothing_happens(&o);
 
@@ -127,6 +153,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(dead_space_is_given_back_by_itself),
+        TEST(what_batches_kill_is_given_back_by_itself),
         TEST(nothing_happens_by_itself_where_it_is_not_wanted),
         TEST(hours_of_the_day_are_kept),
         TEST(the_rate_is_kept),
