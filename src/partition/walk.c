@@ -49,6 +49,9 @@
 /* Of a record, or of its key; what follows the processor fetches by itself. */
 #define PREFETCH_BYTES     192u
 #define PREFETCH_KEY_BYTES 64u
+/* Of records up to here the checksum costs less than a hash of the key, which is what
+ * proves a key whose value is not read. */
+#define SMALL_BYTES PREFETCH_BYTES
 
 /* Mappings that are kept: a power of two. */
 #define PINS_MAX 256u
@@ -207,8 +210,9 @@ static inline void prefetch_record(struct bkv_walk *walk, uint64_t location)
     if (mapping == NULL || mapping->base == NULL)
         return;
     uint64_t offset = bkv_location_offset(location);
-    uint64_t bytes = walk->keys_only ? PREFETCH_KEY_BYTES : PREFETCH_BYTES;
-    uint64_t end = bkv_min64(offset + bkv_min64(bkv_location_size(location), bytes), mapping->size);
+    uint64_t size = bkv_location_size(location);
+    uint64_t bytes = walk->keys_only && size > SMALL_BYTES ? PREFETCH_KEY_BYTES : PREFETCH_BYTES;
+    uint64_t end = bkv_min64(offset + bkv_min64(size, bytes), mapping->size);
     for (uint64_t line = offset & ~63ull; line < end; line += 64)
         __builtin_prefetch(mapping->base + line);
 }
@@ -560,9 +564,12 @@ static inline int visit(struct bkv_walk *walk, struct bkv_epoch_slot *slot, stru
     int rc = locate(walk, slot, entry->location, &t);
     if (BKV_UNLIKELY(rc != BITKV_OK))
         return open_failure(walk, entry->location, rc);
-    if (walk->keys_only || walk->prefix_size > 0)
+    if (walk->prefix_size > 0 || (walk->keys_only && t.size > SMALL_BYTES))
         return visit_by_key(walk, &t, entry, shown);
-    return visit_whole(walk, &t, shown);
+    rc = visit_whole(walk, &t, shown);
+    if (BKV_UNLIKELY(rc == BITKV_ERR_CORRUPT && walk->keys_only)) /* its value may be all that is */
+        rc = visit_by_key(walk, &t, entry, shown);
+    return rc;
 }
 
 static __attribute__((noinline)) void keep_failure(struct bkv_walk *walk, int rc)
