@@ -6,8 +6,8 @@
  * Conventions, once for all calls:
  *
  *  1. Threads. Every function is safe from any thread, but those of a
- *     completion queue, which belongs to one, and of an iterator or a feed,
- *     which are for one at a time. A call never runs user code on another
+ *     completion queue, which belongs to one, and of an iterator, a batch or a
+ *     feed, which are for one at a time. A call never runs user code on another
  *     thread, except the log callback of the options.
  *  2. Results. Functions return `int`: ::BITKV_OK (0) on success,
  *     ::BITKV_NOT_FOUND (1) when a key is absent, and a negative
@@ -25,7 +25,8 @@
  *     allocates for the caller is released with bitkv_free(), a view with
  *     bitkv_view_release(), a database with bitkv_close(), a queue with
  *     bitkv_cq_destroy(), a snapshot with bitkv_snapshot_destroy(), an iterator
- *     with bitkv_iterator_destroy(), a feed with bitkv_feed_close().
+ *     with bitkv_iterator_destroy(), a batch with bitkv_batch_destroy(), a feed
+ *     with bitkv_feed_close().
  *  6. Failure. A call that fails leaves the database and its outputs as they
  *     were, unless its own text says otherwise.
  *  7. ABI. Handles are opaque. Every public structure that may grow begins
@@ -1297,8 +1298,9 @@ BITKV_API void bitkv_backup_options_init_sized(bitkv_backup_options *options, si
  * @return BITKV_OK; BITKV_ERR_EXISTS if the target is anything else;
  *         BITKV_ERR_INVALID if it is inside of the database, its parent is
  *         missing, or its file system cannot replace an earlier backup;
- *         BITKV_ERR_LOCKED if it is open or being made; BITKV_ERR_CORRUPT if the database is
- * damaged; BITKV_ERR_CANCELED; BITKV_ERR_CLOSED; or a system error
+ *         BITKV_ERR_LOCKED if it is open or being made (read-only openings are not
+ *         noticed); BITKV_ERR_CORRUPT if the database is damaged;
+ *         BITKV_ERR_CANCELED; BITKV_ERR_CLOSED; or a system error
  */
 BITKV_API int bitkv_backup(bitkv *db, const char *target_directory,
                            const bitkv_backup_options *options);
@@ -1322,7 +1324,8 @@ BITKV_API void bitkv_repartition_options_init_sized(bitkv_repartition_options *o
                                                     size_t struct_size);
 
 /**
- * Give a database another number of partitions. Nobody may have it open.
+ * Give a database another number of partitions. Nobody may have it open; of that,
+ * read-only openings are not noticed.
  *
  * Every live record is written to a new database, <directory>.repartition,
  * which is synced, read again and compared, and then swapped with the old one,
