@@ -1088,11 +1088,14 @@ BITKV_API int bitkv_feed_next(bitkv_feed *feed, bitkv_change *change);
 
 /**
  * Wait until there may be a change. Looks now and then, up to some milliseconds
- * apart: writers are not slowed down, and do not wake it.
+ * apart: writers are not slowed down, and do not wake it. Of a read-only opening it
+ * refreshes (bitkv_refresh()) to see what the writer has published; bitkv_feed_next()
+ * does not, and ends where the last refresh did.
  * @param timeout_ms longest wait in milliseconds; -1 without limit
  * @return BITKV_OK: call bitkv_feed_next(), which may find none all the same;
  *         BITKV_NOT_FOUND at the timeout; BITKV_ERR_CLOSED, also if
- *         bitkv_close() is called meanwhile; BITKV_ERR_FORKED
+ *         bitkv_close() is called meanwhile; BITKV_ERR_FORKED; of a read-only
+ *         opening also what bitkv_refresh() has, BITKV_ERR_STALE for one
  */
 BITKV_API int bitkv_feed_wait(bitkv_feed *feed, int timeout_ms);
 
