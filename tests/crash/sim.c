@@ -109,20 +109,31 @@ static uint32_t node_of_name(int dirfd, const char *name)
     return node;
 }
 
+static uint32_t node_new(struct node node)
+{
+    size_t capacity = sim->node_capacity;
+    sim->nodes = grown(sim->nodes, &capacity, sim->node_count, sizeof *sim->nodes);
+    sim->node_capacity = (uint32_t)capacity;
+    sim->nodes[sim->node_count] = node;
+    return sim->node_count++;
+}
+
+/* Of which nothing is there any more. */
+static uint32_t node_add_unnamed(bool is_directory)
+{
+    return node_new((struct node){.fd = -1, .is_directory = is_directory});
+}
+
 static uint32_t node_add(int dirfd, const char *name)
 {
     struct stat status;
     int fd = openat(dirfd, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0 || fstat(fd, &status) != 0)
         abort();
-    size_t capacity = sim->node_capacity;
-    sim->nodes = grown(sim->nodes, &capacity, sim->node_count, sizeof *sim->nodes);
-    sim->node_capacity = (uint32_t)capacity;
-    sim->nodes[sim->node_count] = (struct node){.fd = fd,
-                                                .device = status.st_dev,
-                                                .number = status.st_ino,
-                                                .is_directory = S_ISDIR(status.st_mode)};
-    return sim->node_count++;
+    return node_new((struct node){.fd = fd,
+                                  .device = status.st_dev,
+                                  .number = status.st_ino,
+                                  .is_directory = S_ISDIR(status.st_mode)});
 }
 
 static void node_resize(struct node *node, size_t size)
@@ -503,8 +514,10 @@ size_t sim_events(struct sim *of)
 void sim_end(struct sim *of)
 {
     bkv_io = of->before;
-    for (uint32_t i = 0; i < of->node_count; i++)
-        (void)close(of->nodes[i].fd);
+    for (uint32_t i = 0; i < of->node_count; i++) {
+        if (of->nodes[i].fd >= 0)
+            (void)close(of->nodes[i].fd);
+    }
     sim = NULL;
 }
 
@@ -888,11 +901,11 @@ static void make_folder(struct cut *cut, uint32_t node, const char *to)
     free(names.entries);
 }
 
-void sim_disk_cut(const struct sim_disk *disk, enum sim_policy policy, uint64_t seed,
-                  const char *to)
+static struct cut cut_begin(const struct sim_disk *disk, enum sim_policy policy, uint64_t seed)
 {
     struct cut cut = {.disk = disk, .policy = policy, .seed = seed, .last = SIZE_MAX};
     cut.made = calloc(disk->sim->node_count, sizeof *cut.made);
+    assert_non_null(cut.made);
     cut.moment = (size_t)(lab_random(&cut.seed) % (disk->at + 1));
     if (lab_random(&cut.seed) % 2 == 0) /* most of the journal is durable: near its end */
         cut.moment = disk->at - (disk->at - cut.moment) % 16;
@@ -900,8 +913,97 @@ void sim_disk_cut(const struct sim_disk *disk, enum sim_policy policy, uint64_t 
         if (disk->sim->events[i].kind == EVENT_WRITE)
             cut.last = i;
     }
+    return cut;
+}
+
+static void cut_end(struct cut *cut)
+{
+    for (uint32_t i = 0; i < cut->disk->sim->node_count; i++)
+        free(cut->made[i]);
+    free(cut->made);
+}
+
+void sim_disk_cut(const struct sim_disk *disk, enum sim_policy policy, uint64_t seed,
+                  const char *to)
+{
+    struct cut cut = cut_begin(disk, policy, seed);
     make_folder(&cut, 0, to);
-    for (uint32_t i = 0; i < disk->sim->node_count; i++)
-        free(cut.made[i]);
-    free(cut.made);
+    cut_end(&cut);
+}
+
+/* --- a successor -------------------------------------------------------------------------- */
+
+static void set_first(const struct durable *from, struct node *node)
+{
+    free(node->first);
+    node->first_size = from->content.size;
+    node->first = malloc(node->first_size + 1);
+    if (node->first_size > 0)
+        memcpy(node->first, from->content.data, node->first_size);
+}
+
+/* The names that were durable are those at the beginning. */
+static void set_first_names(struct sim *of, const struct sim_disk *disk, const uint32_t *numbers)
+{
+    of->begin_count = 0;
+    for (uint32_t i = 0; i < disk->sim->node_count; i++) {
+        const struct names *names = &disk->nodes[i].names;
+        for (size_t k = 0; k < names->count; k++) {
+            of->begin = grown(of->begin, &of->begin_capacity, of->begin_count, sizeof *of->begin);
+            struct event *e = &of->begin[of->begin_count++];
+            *e = (struct event){
+                .kind = EVENT_NAME, .node = numbers[i], .other = numbers[names->entries[k].node]};
+            (void)snprintf(e->name, sizeof e->name, "%s", names->entries[k].name);
+        }
+    }
+}
+
+static uint32_t number_in(const uint32_t *numbers, uint32_t node)
+{
+    return node == NO_NODE ? NO_NODE : numbers[node];
+}
+
+/* Whether the event has not been synced at this moment. */
+static bool is_pending(const struct sim_disk *disk, size_t event)
+{
+    const struct durable *d = &disk->nodes[disk->sim->events[event].node];
+    for (size_t i = 0; i < d->pending_count; i++) {
+        if (d->pending[i] == event)
+            return true;
+    }
+    return false;
+}
+
+struct sim *sim_begin_after(const struct sim_disk *disk, const char *root)
+{
+    struct cut all = cut_begin(disk, SIM_ALL, 0);
+    make_folder(&all, 0, root);
+    struct sim *of = sim_begin(root);
+    uint32_t *numbers = calloc(disk->sim->node_count, sizeof *numbers);
+    assert_non_null(numbers);
+    for (uint32_t i = 1; i < disk->sim->node_count; i++) {
+        /* One that has no name left may still have one on the disk. */
+        numbers[i] = all.made[i] != NULL ? node_of_name(AT_FDCWD, all.made[i])
+                                         : node_add_unnamed(disk->sim->nodes[i].is_directory);
+        set_first(&disk->nodes[i], &of->nodes[numbers[i]]);
+    }
+    set_first_names(of, disk, numbers);
+    for (size_t i = 0; i < disk->at; i++) {
+        const struct event *e = &disk->sim->events[i];
+        if (!is_pending(disk, i))
+            continue;
+        struct event *same = append(e->kind, numbers[e->node]);
+        uint32_t node = same->node;
+        *same = *e;
+        same->node = node;
+        same->other = number_in(numbers, e->other);
+        same->second = number_in(numbers, e->second);
+        if (e->data != NULL) {
+            same->data = malloc(e->size);
+            memcpy(same->data, e->data, e->size);
+        }
+    }
+    free(numbers);
+    cut_end(&all);
+    return of;
 }

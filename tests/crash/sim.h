@@ -60,5 +60,9 @@ void sim_disk_advance(struct sim_disk *disk, size_t event);
 void sim_disk_cut(const struct sim_disk *disk, enum sim_policy policy, uint64_t seed,
                   const char *to);
 void sim_disk_end(struct sim_disk *disk);
+/* The process dies and the power stays: makes in `root`, an empty directory, all that
+ * there is, and begins to record what its successor does. What was not synced is not
+ * durable for that: it stands at the beginning of the new journal. */
+struct sim *sim_begin_after(const struct sim_disk *disk, const char *root);
 
 #endif

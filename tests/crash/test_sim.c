@@ -12,7 +12,8 @@
  *   - what is then written with a sync is there after the next opening, as is
  *     everything else that was; a compaction changes nothing of it;
  *   - a second cut, at any event of the recovery, leaves the same, and nothing
- *     less than was visible once the opening had returned.
+ *     less than was visible once the opening had returned. If it was the process
+ *     alone that died before, its successor's syncs cover what it had left.
  *
  *   BITKV_SEED          the histories, cuts and policies. The worker's threads run as
  *                       they run, so a journal is not the same from run to run in all.
@@ -43,6 +44,8 @@
 #define EPOCHS     4u
 #define NEVER      SIZE_MAX
 #define NO_BATCH   0u
+#define NO_PREFIX  UINT32_MAX
+#define STEPS      5u /* after a recovery: what it left, and four writes */
 
 /* --- the history ------------------------------------------------------------------- */
 
@@ -66,7 +69,7 @@ struct backup {
 };
 
 struct history {
-    struct op ops[OPS_MOST];
+    struct op ops[OPS_MOST + STEPS];
     unsigned op_count, version, batches;
     unsigned now[KEYS];
     struct epoch epochs[EPOCHS];
@@ -333,23 +336,35 @@ static bitkv *step(bitkv *db)
     return db;
 }
 
-static void record(void)
+static void begin(uint64_t history_seed, bool mapped)
 {
     lab_remove(root);
     assert_int_equal(mkdir(root, 0700), 0);
-    bool mapped = lab_random(&seed) % 2 == 0;
     memset(&h, 0, sizeof h);
+    at.again = NEVER;
+    at.policy = at.policy_again = SIM_ALL;
+    at.history_seed = seed = history_seed;
     h.mapped = mapped;
     recorded = sim_begin(root);
+}
+
+static void end(bitkv *db)
+{
+    assert_int_equal(bitkv_close(db), BITKV_OK);
+    all_durable();
+    at.event = sim_events(recorded);
+    sim_end(recorded);
+}
+
+static void record(uint64_t history_seed)
+{
+    begin(history_seed, history_seed % 2 == 0);
     bitkv *db = open_live();
     begin_epoch(db, 2);
     unsigned steps = 10 + (unsigned)(lab_random(&seed) % 90);
     for (unsigned i = 0; i < steps && h.op_count + 2 * KEYS < OPS_MOST; i++)
         db = step(db);
-    assert_int_equal(bitkv_close(db), BITKV_OK);
-    all_durable();
-    at.event = sim_events(recorded);
-    sim_end(recorded);
+    end(db);
 }
 
 /* --- the oracle ---------------------------------------------------------------------- */
@@ -384,13 +399,13 @@ static unsigned differing(const struct epoch *e, unsigned partition, const unsig
 }
 
 /* Which writes are in whatever prefix explains what is seen, and which are in none. */
-static bool in_all[OPS_MOST], in_none[OPS_MOST];
+static bool in_all[OPS_MOST + STEPS], in_none[OPS_MOST + STEPS];
 
 static void judge_partition(const struct epoch *e, unsigned p, unsigned end, size_t event,
                             const unsigned *seen)
 {
     unsigned has[KEYS], least = e->first_op, begun = e->first_op;
-    unsigned first = OPS_MOST + 1, last = 0; /* prefixes that explain it */
+    unsigned first = NO_PREFIX, last = 0; /* prefixes that explain it */
     memcpy(has, e->base, sizeof has);
     for (unsigned i = e->first_op; i < end; i++) {
         if (e->partition[h.ops[i].key] != p)
@@ -402,13 +417,13 @@ static void judge_partition(const struct epoch *e, unsigned p, unsigned end, siz
     }
     for (unsigned i = e->first_op; i <= begun; i++) {
         if (i >= least && differing(e, p, has, seen) == 0) {
-            first = first > OPS_MOST ? i : first;
+            first = first == NO_PREFIX ? i : first;
             last = i;
         }
         if (i < begun && e->partition[h.ops[i].key] == p)
             has[h.ops[i].key] = h.ops[i].version;
     }
-    if (first > OPS_MOST) {
+    if (first == NO_PREFIX) {
         for (unsigned i = e->first_op; i < begun; i++) {
             if (e->partition[h.ops[i].key] == p)
                 print_error("  op %u: key %u version %u batch %u%s, seen %u\n", i, h.ops[i].key,
@@ -446,11 +461,17 @@ static void judge_keys(const struct epoch *e, unsigned end, size_t event, const 
     }
 }
 
-static void judge(size_t event, const unsigned *seen)
+static unsigned epoch_at(size_t event)
 {
     unsigned number = 0;
     while (number + 1 < h.epoch_count && h.epochs[number + 1].begun <= event)
         number++;
+    return number;
+}
+
+static void judge(size_t event, const unsigned *seen)
+{
+    unsigned number = epoch_at(event);
     const struct epoch *e = &h.epochs[number];
     unsigned end = number + 1 < h.epoch_count ? h.epochs[number + 1].first_op : h.op_count;
     if (!sim_names_in_order(at.policy) || !sim_names_in_order(at.policy_again)) {
@@ -528,24 +549,88 @@ static void judge_backup(unsigned epoch, size_t event)
     close_image("backup", db);
 }
 
-/* Versions beyond those of the history. */
-static void go_on(bitkv *db, unsigned *seen, uint64_t *random)
+/* What is written after a recovery, and what all keys have after it. */
+struct step {
+    size_t begun, done;
+    bool synced;
+    unsigned key;
+    unsigned versions[KEYS];
+};
+
+/* Versions beyond those of the history, each synced. Events are of `recovery`, or NULL. */
+static void go_on(bitkv *db, struct step steps[STEPS], struct sim *recovery, uint64_t *random)
 {
-    for (unsigned i = 0; i < 4; i++) {
+    for (unsigned i = 1; i < STEPS; i++) {
         unsigned key = (unsigned)(lab_random(random) % KEYS);
-        bool deletion = i == 2;
+        bool deletion = i == 3;
         unsigned version = deletion ? 0 : OPS_MOST * 2 + i;
         size_t size = make_value(key, version);
+        steps[i] = steps[i - 1];
+        steps[i].versions[key] = version;
+        steps[i].key = key;
+        steps[i].begun = recovery != NULL ? sim_events(recovery) : 0;
         int rc = deletion ? bitkv_del_with(db, &key, sizeof key, BITKV_DURABILITY_SYNC)
                           : bitkv_put_with(db, &key, sizeof key, value_buffer, size,
                                            BITKV_DURABILITY_SYNC);
         if (rc != BITKV_OK && rc != BITKV_NOT_FOUND)
             violation("going on", "%s: %s", bitkv_error_name(rc), bitkv_error_context());
-        seen[key] = version;
+        steps[i].done = recovery != NULL ? sim_events(recovery) : 0;
+        steps[i].synced = rc == BITKV_OK; /* there was nothing: nothing was written */
     }
     if (lab_random(random) % 4 == 0 &&
         bitkv_compact(db, BITKV_ALL_PARTITIONS, NULL, NULL) != BITKV_OK)
         violation("going on", "compact: %s", bitkv_error_context());
+}
+
+/* Once the opening has returned, what it showed is durable, and then each step. */
+static void judge_steps(const struct step steps[STEPS], size_t event, const unsigned *seen)
+{
+    unsigned last = 0;
+    while (last + 1 < STEPS && steps[last + 1].done <= event)
+        last++;
+    bool begun = last + 1 < STEPS && steps[last + 1].begun <= event;
+    if (memcmp(seen, steps[last].versions, sizeof steps[last].versions) == 0 ||
+        (begun && memcmp(seen, steps[last + 1].versions, sizeof steps[last].versions) == 0))
+        return;
+    for (unsigned key = 0; key < KEYS; key++) {
+        if (seen[key] != steps[last].versions[key])
+            print_error("  key %u: version %u, and is at %u\n", key, steps[last].versions[key],
+                        seen[key]);
+    }
+    violation("second recovery", "it is not what was there after step %u", last);
+}
+
+/* The death of a process loses nothing but what was under way, and syncs nothing: the
+ * successor's writes follow on the history, and a sync of theirs covers it. */
+static void judge_after_death(const struct step steps[STEPS], size_t event, const unsigned *seen)
+{
+    static struct history saved;
+    saved = h;
+    unsigned last[KEYS], first_op = h.epochs[epoch_at(at.event)].first_op;
+    const struct epoch *e = &h.epochs[epoch_at(at.event)];
+    h.epoch_count = epoch_at(at.event) + 1;
+    while (h.op_count > first_op && h.ops[h.op_count - 1].begun > at.event)
+        h.op_count--;
+    memcpy(last, e->base, sizeof last);
+    for (unsigned i = first_op; i < h.op_count; i++)
+        last[h.ops[i].key] = h.ops[i].version;
+    if (memcmp(last, steps[0].versions, sizeof last) != 0 && h.op_count > first_op) {
+        unsigned batch = h.ops[--h.op_count].batch;
+        while (batch != NO_BATCH && h.op_count > first_op && h.ops[h.op_count - 1].batch == batch)
+            h.op_count--;
+    }
+    for (unsigned i = 1; i < STEPS && steps[i].begun <= event; i++) {
+        unsigned key = steps[i].key;
+        bool done = steps[i].synced && steps[i].done <= event;
+        h.ops[h.op_count++] =
+            (struct op){.key = key, .version = steps[i].versions[key], .durable = done ? 0 : NEVER};
+        for (unsigned k = first_op; k < h.op_count && done; k++) {
+            if (e->partition[h.ops[k].key] == e->partition[key])
+                h.ops[k].durable = 0;
+        }
+    }
+    judge(at.event, seen);
+    h = saved;
 }
 
 static void fresh(const char *path)
@@ -561,34 +646,37 @@ static enum sim_policy some_policy(uint64_t *random)
 
 static void judge_image(uint64_t *random)
 {
-    unsigned seen[KEYS];
+    struct step steps[STEPS] = {{.begun = 0}};
     bitkv *db = open_image(image);
-    observe(db, "recovery", seen);
-    judge(at.event, seen);
-    go_on(db, seen, random);
+    observe(db, "recovery", steps[0].versions);
+    judge(at.event, steps[0].versions);
+    go_on(db, steps, NULL, random);
     close_image("recovery", db);
     db = open_image(image);
-    expect("reopened", db, seen);
+    expect("reopened", db, steps[STEPS - 1].versions);
     close_image("reopened", db);
     for (unsigned i = 0; i < h.epoch_count; i++)
         judge_backup(i, at.event);
 }
 
-/* The recovery is recorded in turn, and cut. */
-static void cut_recovery(uint64_t *random)
+/* The recovery is recorded in turn, and cut: after a cut, or after the process alone has
+ * died, which leaves what it had not synced to be lost still. */
+static void cut_recovery(const struct sim_disk *before_it, uint64_t *random)
 {
-    struct sim *recovery = sim_begin(image);
-    unsigned before[KEYS];
+    struct sim *recovery = before_it != NULL ? sim_begin_after(before_it, image) : sim_begin(image);
+    struct step steps[STEPS] = {{.begun = 0}};
+    size_t from = sim_events(recovery);
     bitkv *db = open_image(image);
     size_t opened = sim_events(recovery);
-    observe(db, "recovery", before);
-    judge(at.event, before);
+    observe(db, "recovery", steps[0].versions);
+    judge(at.event, steps[0].versions);
+    go_on(db, steps, recovery, random);
     close_image("recovery", db);
     size_t end = sim_events(recovery);
     sim_end(recovery);
     struct sim_disk *disk = sim_disk_begin(recovery);
-    size_t stride = end / 6 + 1;
-    for (size_t event = lab_random(random) % stride; event <= end; event += stride) {
+    size_t stride = (end - from) / 8 + 1;
+    for (size_t event = from + lab_random(random) % stride; event <= end; event += stride) {
         unsigned seen[KEYS];
         at.again = event;
         at.policy_again = some_policy(random);
@@ -597,9 +685,12 @@ static void cut_recovery(uint64_t *random)
         sim_disk_cut(disk, at.policy_again, lab_random(random), image_again);
         db = open_image(image_again);
         observe(db, "second recovery", seen);
-        judge(at.event, seen);
-        if (event >= opened)
-            expect("second recovery", db, before);
+        if (event >= opened && before_it != NULL)
+            judge_after_death(steps, event, seen);
+        else if (event >= opened)
+            judge_steps(steps, event, seen);
+        else
+            judge(at.event, seen);
         close_image("second recovery", db);
         states++;
         recoveries++;
@@ -635,10 +726,16 @@ static void cut_everywhere(void)
         at.policy = some_policy(&random);
         sim_disk_advance(disk, event);
         fresh(image);
-        sim_disk_cut(disk, at.policy, lab_random(&random), image);
         states++;
-        if (lab_random(&random) % 8 == 0)
-            cut_recovery(&random);
+        uint64_t how = lab_random(&random) % 16;
+        if (how == 0) {
+            at.policy = SIM_ALL;
+            cut_recovery(disk, &random);
+            continue;
+        }
+        sim_disk_cut(disk, at.policy, lab_random(&random), image);
+        if (how == 1)
+            cut_recovery(NULL, &random);
         else
             judge_image(&random);
     }
@@ -653,14 +750,13 @@ static void the_power_may_fail_at_any_moment(void **state)
     uint64_t base = number_of("BITKV_SEED", (uint64_t)t.tv_sec);
     print_message("BITKV_SEED=%" PRIu64 "\n", base);
     states_most = number_of("BITKV_SIM_STATES", 0);
+    states = recoveries = 0;
     uint64_t begun = bkv_now_ns(), seconds = number_of("BITKV_SIM_SECONDS", 20);
     end_ns = begun + seconds * UINT64_C(1000000000);
     unsigned histories = 0;
     size_t events = 0;
     for (; !enough(); histories++) {
-        at.again = NEVER;
-        at.history_seed = seed = base + histories; /* alone it begins with this one */
-        record();
+        record(base + histories); /* alone it begins with this one */
         events += at.event;
         cut_everywhere();
         sim_free(recorded);
@@ -670,6 +766,32 @@ static void the_power_may_fail_at_any_moment(void **state)
     print_message("%u histories, %zu events, %" PRIu64 " states, %" PRIu64
                   " of them cuts of a recovery; %.0f states/s\n",
                   histories, events, states, recoveries, (double)states / took);
+}
+
+/* Of a process that dies while it makes its database, or replaces segments by what was
+ * compacted of them, names stay that are not durable. Whoever opens next relies on
+ * them, and syncs what lies behind them: then they are durable, too. */
+static void a_successor_syncs_the_names_it_relies_on(void **state)
+{
+    (void)state;
+    begin(1, false);
+    bitkv *db = open_live();
+    begin_epoch(db, 2);
+    for (unsigned i = 0; i < 12; i++)
+        write_one(db, i % 3 == 0 ? BITKV_DURABILITY_SYNC : BITKV_DURABILITY_NONE);
+    assert_int_equal(bitkv_compact(db, BITKV_ALL_PARTITIONS, NULL, NULL), BITKV_OK);
+    end(db);
+    struct sim_disk *disk = sim_disk_begin(recorded);
+    for (size_t event = 0, last = at.event; event <= last; event++) {
+        uint64_t random = event;
+        at.event = event;
+        at.policy = SIM_ALL;
+        sim_disk_advance(disk, event);
+        fresh(image);
+        cut_recovery(disk, &random);
+    }
+    sim_disk_end(disk);
+    sim_free(recorded);
 }
 
 /* Images are many and small, and no sync is real: memory serves best. */
@@ -700,6 +822,7 @@ static int teardown(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_successor_syncs_the_names_it_relies_on),
         cmocka_unit_test(the_power_may_fail_at_any_moment),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
