@@ -6,7 +6,10 @@
  */
 #include "api/compaction.h"
 
+#include "base/epoch.h"
+
 #include <malloc.h>
+#include <pthread.h>
 
 /* --- space ---------------------------------------------------------------------------- */
 
@@ -566,6 +569,64 @@ static void views_stay_valid_over_compactions_and_closing(void **state)
     }
 }
 
+static void *compact_in_a_thread(void *db)
+{
+    return bitkv_compact(db, BITKV_ALL_PARTITIONS, NULL, NULL) == BITKV_OK ? db : NULL;
+}
+
+/* One who is in an epoch section may have the inputs' numbers and mappings at hand. */
+static void inputs_stay_until_the_readers_of_that_moment_have_left(void **state)
+{
+    (void)state;
+    for_both_modes(mode)
+    {
+        bitkv *db = open_by_hand(mode);
+        for (uint32_t version = 0; version < 4; version++)
+            put_all(db, 200, version, 1000);
+        char name[PATH_SIZE];
+        in_partition(name, "data_1.db");
+        struct bkv_epoch_slot *reader = bkv_epoch_enter();
+        assert_non_null(reader);
+        pthread_t thread;
+        assert_int_equal(pthread_create(&thread, NULL, compact_in_a_thread, db), 0);
+        sleep_ms(300); /* a compaction takes some ten */
+        bool stayed = access(name, F_OK) == 0;
+        bkv_epoch_exit(reader);
+        void *done;
+        assert_int_equal(pthread_join(thread, &done), 0);
+        assert_non_null(done);
+        assert_true(stayed);
+        assert_int_equal(access(name, F_OK), -1);
+        ok(bitkv_close(db));
+    }
+}
+
+/* Only a damaged directory has such a key, and it is not absent. */
+static void a_get_whose_file_was_removed_by_hand_is_an_error(void **state)
+{
+    (void)state;
+    for_both_modes(mode)
+    {
+        bitkv_options o = by_hand(mode);
+        o.max_open_segments = 1;
+        bitkv *db = open_with(&o);
+        put_all(db, 400, 1, 1000);
+        ok(bitkv_sync(db));
+        ok(bitkv_close(db));
+        db = open_with(&o);
+        expect_version(db, 399, 1, 1000); /* another segment is the one that is open */
+        char name[PATH_SIZE];
+        assert_int_equal(unlink(in_partition(name, "data_1.db")), 0);
+        void *value;
+        size_t size;
+        uint32_t key = 0;
+        fails(BITKV_ERR_IO, bitkv_get(db, &key, sizeof key, &value, &size));
+        context_has("data_1.db is gone");
+        expect_version(db, 399, 1, 1000);
+        ok(bitkv_close(db));
+    }
+}
+
 static void cold_gets_of_a_queue_find_what_was_there_when_they_were_submitted(void **state)
 {
     (void)state;
@@ -677,6 +738,8 @@ int main(void)
         TEST(the_callback_may_read_and_write),
         TEST(wrong_calls_are_refused),
         TEST(views_stay_valid_over_compactions_and_closing),
+        TEST(inputs_stay_until_the_readers_of_that_moment_have_left),
+        TEST(a_get_whose_file_was_removed_by_hand_is_an_error),
         TEST(cold_gets_of_a_queue_find_what_was_there_when_they_were_submitted),
         TEST(a_scan_visits_every_key_once_whatever_is_compacted_meanwhile),
     };
