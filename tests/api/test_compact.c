@@ -234,6 +234,33 @@ static void a_tombstone_stays_as_long_as_an_older_file_has_its_key(void **state)
 }
 
 /* An older file that cannot be asked may have anything. */
+static void what_an_expired_value_replaced_does_not_come_back(void **state)
+{
+    (void)state;
+    for_both_modes(mode)
+    {
+        bitkv *db = open_by_hand(mode);
+        uint32_t key = 1;
+        put_version(db, key, 1, 100);
+        next_segment(db);
+        bitkv_put_options briefly;
+        bitkv_put_options_init(&briefly);
+        briefly.ttl_ms = 1;
+        ok(bitkv_put_if(db, &key, sizeof key, "short", 5, &briefly, NULL));
+        put_version(db, 2, 1, 100);
+        next_segment(db);
+        sleep_ms(20);
+        run_of(db, 1, 1);
+        assert_int_equal(records_of(db, key).tombstones, 1);
+        ok(bitkv_close(db));
+        remove_files("keydir");
+        db = open_by_hand(mode);
+        expect_absent(db, key, key + 1);
+        expect_version(db, 2, 1, 100);
+        ok(bitkv_close(db));
+    }
+}
+
 static void without_an_older_hint_tombstones_stay(void **state)
 {
     (void)state;
@@ -728,6 +755,7 @@ int main(void)
         TEST(records_larger_than_a_segment_are_given_back_too),
         TEST(segments_of_an_opening_with_larger_ones_are_compacted),
         TEST(a_tombstone_stays_as_long_as_an_older_file_has_its_key),
+        TEST(what_an_expired_value_replaced_does_not_come_back),
         TEST(without_an_older_hint_tombstones_stay),
         TEST(live_bytes_are_exact_whatever_an_opening_reads),
         TEST(thousands_of_compactions_use_nothing_up),
