@@ -196,6 +196,17 @@ static void damage(struct lab_image *image, const char *name, size_t at)
     file->data[at % file->size] ^= 0x10;
 }
 
+/* In the KeyDir's image the first key gets a place 8 bytes further on, where no
+ * record begins: compaction took the file away and left the key pointing at it. */
+static void stray(struct lab_image *image)
+{
+    struct lab_file *file = lab_image_find(image, "partition_0/keydir.ckp");
+    size_t at = 112 + 8; /* slots of two words: the second has the location */
+    while (bkv_get64(file->data + at) == 0)
+        at += 16;
+    bkv_put64(file->data + at + 8, bkv_get64(file->data + at + 8) + (1u << 12));
+}
+
 static void directories(void)
 {
     static struct lab_image image;
@@ -225,6 +236,12 @@ static void directories(void)
     damage(&image, "partition_1/keydir.ckp", 300);
     save_directory("closed-damaged", &image, 0, 15);
     save_directory("closed-lying", &image, 8 | 16, 15);
+    lab_image_free(&image);
+
+    crashed(&image, true, true);
+    by_engine(&image, 12, 20, false);
+    stray(&image);
+    save_directory("stray-in-checkpoint", &image, 16, 8);
     lab_image_free(&image);
 
     crashed(&image, true, false);
