@@ -93,8 +93,7 @@ void fuzz_mend_hint(struct fuzz_file *file)
 {
     if (file->size < BKV_HINT_HEADER)
         return;
-    uint32_t crc =
-        bkv_crc32c(0, file->data + BKV_HINT_HEADER, file->size - BKV_HINT_HEADER);
+    uint32_t crc = bkv_crc32c(0, file->data + BKV_HINT_HEADER, file->size - BKV_HINT_HEADER);
     bkv_put32(file->data + 112, crc);
     bkv_put32(file->data + 116, bkv_crc32c(0, file->data, 116));
 }
@@ -109,8 +108,7 @@ void fuzz_mend_checkpoint(struct fuzz_file *file)
     bkv_put32(file->data + 104, bkv_crc32c(0, file->data + BKV_CHECKPOINT_HEADER,
                                            (size_t)table - BKV_CHECKPOINT_HEADER));
     uint32_t crc = bkv_crc32c(0, file->data, 108);
-    bkv_put32(file->data + 108,
-              bkv_crc32c(crc, file->data + table, file->size - (size_t)table));
+    bkv_put32(file->data + 108, bkv_crc32c(crc, file->data + table, file->size - (size_t)table));
 }
 
 void fuzz_mend_segment(struct fuzz_file *file)

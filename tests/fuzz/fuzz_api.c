@@ -179,8 +179,7 @@ static void del(struct world *w)
     char key[300];
     unsigned n = take_key(w);
     size_t key_size = key_of(n, key);
-    GIVES(bitkv_del(w->db, key, key_size),
-          is_there(w, &w->model[n]) ? BITKV_OK : BITKV_NOT_FOUND);
+    GIVES(bitkv_del(w->db, key, key_size), is_there(w, &w->model[n]) ? BITKV_OK : BITKV_NOT_FOUND);
     w->model[n].present = false;
 }
 
@@ -345,9 +344,9 @@ static void sync_it(struct world *w)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    static void (*const operations[])(struct world *w) = {
-        put, put, put_if, put_if, del, touch, write_batch, get, get, scan,
-        snapshot, reopen, pass_time, compact, sync_it,
+    static void (*const operations[])(struct world * w) = {
+        put, put,  put_if,   put_if, del,       touch,   write_batch, get,
+        get, scan, snapshot, reopen, pass_time, compact, sync_it,
     };
     static struct world world;
     struct world *w = &world;
