@@ -223,6 +223,15 @@ static void directories(void)
     save_directory("crashed-damaged-strict", &image, 64, 3);
     lab_image_free(&image);
 
+    crashed(&image, false, true);
+    damage(&image, "partition_0/data_2.db", 20);
+    damage(&image, "partition_1/data_1.db", 3);
+    save_directory("headless", &image, 0, 15);
+    lab_image_find(&image, "partition_0/data_1.db")->size -= 50;
+    lab_image_find(&image, "partition_1/data_2.db")->size -= 90;
+    save_directory("headless-torn", &image, 0, 15);
+    lab_image_free(&image);
+
     crashed(&image, true, true);
     save_directory("batch", &image, 0, 15);
     save_directory("batch-pwrite", &image, 32, 15);
