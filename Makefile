@@ -15,7 +15,7 @@ CONFIGURE = cmake $$(command -v ninja >/dev/null && echo "-G Ninja") -S . -DBITK
 TEST = ctest --output-on-failure --no-tests=error --parallel $(TEST_JOBS)
 
 .DEFAULT_GOAL := all
-.PHONY: help all demo test soak bites bench asan tsan coverage install format lint clean
+.PHONY: help all demo test soak bites bench fuzz asan tsan coverage install format lint clean
 .NOTPARALLEL:
 MAKEFLAGS += --no-print-directory
 
@@ -28,6 +28,7 @@ help:
 	@echo "make bench    measure it beside its peers (BENCH_ARGS=--quick)"
 	@echo "make asan     all tests with AddressSanitizer and UndefinedBehaviorSanitizer"
 	@echo "make tsan     all tests with ThreadSanitizer"
+	@echo "make fuzz     libFuzzer on each format and the interface (BITKV_FUZZ_SECONDS=60 of each)"
 	@echo "make coverage lines of src/ that the tests reach"
 	@echo "make install  install (PREFIX=/usr/local, DESTDIR=)"
 	@echo "make format   lay out the sources with clang-format"
@@ -82,6 +83,14 @@ tsan:
 	@$(CONFIGURE) -B $(BUILD)/tsan -DBITKV_SANITIZE=thread
 	@cmake --build $(BUILD)/tsan -j $(JOBS)
 	@cd $(BUILD)/tsan && $(TEST)
+
+fuzz:
+	@scripts/setup.sh fuzz
+	@$(CONFIGURE) -B $(BUILD)/fuzz -DBITKV_BUILD_FUZZERS=ON -DBITKV_BUILD_EXAMPLES=OFF \
+	    -DCMAKE_C_COMPILER=clang -DCMAKE_CXX_COMPILER=clang++
+	@cmake --build $(BUILD)/fuzz -j $(JOBS) --target fuzzers
+	@BITKV_FUZZ_SECONDS=$(BITKV_FUZZ_SECONDS) BITKV_FUZZ_TARGETS="$(BITKV_FUZZ_TARGETS)" \
+	    scripts/fuzz.sh $(BUILD)/fuzz
 
 coverage:
 	@scripts/setup.sh coverage

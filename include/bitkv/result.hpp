@@ -173,7 +173,8 @@ template <class T> class result
         check();
         return *value_;
     }
-    T &&value() &&
+    /** By value: what it returns may outlive the result, as in a range-based for. */
+    T value() &&
     {
         check();
         return std::move(*value_);
@@ -195,7 +196,7 @@ template <class T> class result
     {
         return *value_;
     }
-    T &&operator*() &&noexcept
+    T operator*() &&noexcept(std::is_nothrow_move_constructible_v<T>)
     {
         return std::move(*value_);
     }

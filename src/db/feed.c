@@ -48,6 +48,8 @@
 /* Between two looks of a waiting feed. */
 #define WAIT_US_MIN 20u
 #define WAIT_US_MAX 4000u
+/* Of a follower, which goes through directories each time. */
+#define WAIT_US_FOLLOWER 20000u
 
 struct bkv_feed_home {
     struct bitkv *_Atomic db; /* NULL: closed */
@@ -313,11 +315,21 @@ static bool any_stirred(const bitkv_feed *feed, const struct bitkv *db)
     return false;
 }
 
-static int wait_for_change(const bitkv_feed *feed, const struct bitkv *db, int timeout_ms)
+/* Nobody stirs the partitions of a follower but a refresh. */
+static int follow(struct bitkv *db)
+{
+    return db->store.options.read_only ? bkv_store_refresh(&db->store) : BITKV_OK;
+}
+
+static int wait_for_change(const bitkv_feed *feed, struct bitkv *db, int timeout_ms)
 {
     uint64_t begun = bkv_now_ns();
     uint32_t pause_us = WAIT_US_MIN;
+    uint32_t pause_most = db->store.options.read_only ? WAIT_US_FOLLOWER : WAIT_US_MAX;
     while (!any_stirred(feed, db)) {
+        int rc = follow(db);
+        if (rc != BITKV_OK || any_stirred(feed, db))
+            return rc;
         if (atomic_load_explicit(&db->closing, memory_order_relaxed))
             return bkv_error(BITKV_ERR_CLOSED, "the feed's database is being closed");
         uint64_t waited_us = (bkv_now_ns() - begun) / 1000;
@@ -325,7 +337,7 @@ static int wait_for_change(const bitkv_feed *feed, const struct bitkv *db, int t
         if (waited_us >= limit_us)
             return BITKV_NOT_FOUND;
         bkv_sleep_us((uint32_t)bkv_min64(pause_us, limit_us - waited_us));
-        pause_us = pause_us * 2 < WAIT_US_MAX ? pause_us * 2 : WAIT_US_MAX;
+        pause_us = pause_us * 2 < pause_most ? pause_us * 2 : pause_most;
     }
     return BITKV_OK;
 }

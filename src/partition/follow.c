@@ -58,7 +58,7 @@ static int stale(const struct bkv_store *store, const char *why)
 }
 
 /* Is it still the database that was opened? */
-static int check_identity(struct bkv_store *store)
+int bkv_store_check_identity(struct bkv_store *store)
 {
     struct bkv_manifest now;
     int rc = bkv_manifest_read(&store->dir, &now);
@@ -166,7 +166,7 @@ static int go_through(struct bkv_follow *all, uint32_t count)
 static int refresh_once(struct bkv_store *store)
 {
     uint32_t count = store->manifest.partitions;
-    int rc = check_identity(store);
+    int rc = bkv_store_check_identity(store);
     if (rc != BITKV_OK)
         return rc;
     struct bkv_follow *all = bkv_calloc(count, sizeof *all);

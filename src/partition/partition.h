@@ -62,6 +62,8 @@ int bkv_store_catch_up(struct bkv_store *store);
 /* As bkv_store_refresh(), unless one has begun and ended since the number was `refreshes`; best
  * effort. */
 void bkv_store_refresh_since(struct bkv_store *store, uint64_t refreshes);
+/* BITKV_ERR_STALE: the directory that was opened has another database by now, or none. */
+int bkv_store_check_identity(struct bkv_store *store);
 
 /* Starts the partition's thread, which recovers it; several may be started
  * before the first is awaited. */

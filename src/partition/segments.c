@@ -362,8 +362,11 @@ int bkv_segment_pin(struct bkv_partition *p, struct bkv_segment *segment,
     (void)pthread_mutex_unlock(&p->open_mutex);
     if (rc != BITKV_NOT_FOUND)
         return rc;
-    if (p->store->options.read_only)
+    if (p->store->options.read_only) {
         bkv_store_refresh_since(p->store, atomic_load(&p->store->refreshes));
+        if (bkv_store_check_identity(p->store) == BITKV_ERR_STALE)
+            return BITKV_ERR_STALE; /* not only this file is gone */
+    }
     return gone(p, segment);
 }
 

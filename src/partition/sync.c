@@ -28,7 +28,9 @@
  * acknowledges, and writes the mark. A flush waits for no peer, so there is no
  * circle to wait in; it may be run by the round of a peer, while ours waits.
  *
- * Failure mode: one. After a failed fdatasync nothing is known about what it
+ * Failure modes: two. Without a descriptor for a segment that recovery found, the
+ * round is given back, and what waits for it is told: no call has said anything
+ * about the disk. After a failed fdatasync nothing is known about what it
  * covered, and a second one proves nothing, so the partition refuses to append
  * until it is reopened (I7). Waiters get the error, reads go on. That of a peer's
  * flush is ours likewise.
@@ -112,6 +114,29 @@ static struct round begin_round(struct bkv_partition *p)
     atomic_store_explicit(&p->tail.faulted, p->tail.offset, memory_order_relaxed);
     bkv_unlock(&p->lock);
     return r;
+}
+
+/* Nothing of the round is known to be synced, and nothing to have failed: the next one
+ * takes it over. The tail's segment may be in the new list by now, as its first. */
+static void give_back(struct bkv_partition *p, const struct round *r)
+{
+    bkv_lock(&p->lock);
+    if (p->unsynced_first != r->last) {
+        r->last->next_unsynced = p->unsynced_first;
+        if (p->unsynced_last == NULL)
+            p->unsynced_last = r->last;
+    }
+    p->unsynced_first = r->first;
+    bkv_unlock(&p->lock);
+}
+
+/* The worker tries it again when the interval is over. */
+static void arm_again(struct bkv_partition *p)
+{
+    bkv_lock(&p->lock);
+    p->sync_armed = true;
+    bkv_unlock(&p->lock);
+    bkv_worker_wake(p);
 }
 
 /* That there are no descriptors says nothing about the disk: readers give theirs up
@@ -303,7 +328,13 @@ static int lead_flush(struct bkv_partition *p, struct bkv_segment *full)
     (void)pthread_mutex_unlock(&p->sync_mutex);
     struct round r = full != NULL ? begin_round_upto(p, full) : begin_round(p);
     int rc = run_round(p, &r);
-    rc = rc != BITKV_OK ? fail(p) : BITKV_OK;
+    if (rc == BITKV_ERR_TOO_MANY_FILES) {
+        give_back(p, &r);
+        if (full == NULL)
+            arm_again(p);
+    } else if (rc != BITKV_OK) {
+        rc = fail(p);
+    }
     (void)pthread_mutex_lock(&p->sync_mutex);
     p->flush_running = false;
     if (rc == BITKV_OK && r.first != NULL) {
@@ -419,6 +450,10 @@ static int settle_batches(struct bkv_partition *p)
     if (!take_peers(p, &peers))
         return BITKV_OK;
     int rc = flush_peers(p, &peers);
+    if (rc == BITKV_ERR_TOO_MANY_FILES) {
+        arm_again(p); /* for the same peers */
+        return rc;
+    }
     if (rc != BITKV_OK)
         return fail(p);
     release_peers(p);
@@ -453,6 +488,7 @@ static int lead_round(struct bkv_partition *p, struct bkv_segment *full, bool ma
         bkv_append_mark(p, place.segment_id, place.offset);
     (void)pthread_mutex_lock(&p->sync_mutex);
     p->sync_running = false;
+    p->flushed_new |= fresh && rc == BITKV_ERR_TOO_MANY_FILES;
     if (rc == BITKV_OK && position > atomic_load_explicit(&p->synced, memory_order_relaxed))
         atomic_store_explicit(&p->synced, position, memory_order_release);
     (void)pthread_cond_broadcast(&p->sync_done);

@@ -595,6 +595,49 @@ static void another_directory_is_not_followed(void **state)
     ok(bitkv_close(follower));
 }
 
+/* What is not held open cannot be served on, but that is no fault of the disk. */
+static void reads_of_a_database_that_was_removed_say_so(void **state)
+{
+    (void)state;
+    char aside[PATH_SIZE];
+    inside(aside, directory, "aside");
+    bitkv *db = open_small(BITKV_IO_PWRITE);
+    uint8_t value[VALUE] = {0};
+    for (uint32_t i = 0; i < 300; i++)
+        ok(bitkv_put(db, &i, sizeof i, value, sizeof value));
+    ok(bitkv_close(db));
+    bitkv *follower = follow(BITKV_IO_PWRITE, 1);
+    remove_tree(path);
+    unsigned stale = 0;
+    for (uint32_t i = 0; i < 300; i++) {
+        size_t size;
+        int rc = bitkv_get_into(follower, &i, sizeof i, value, sizeof value, &size);
+        assert_true(rc == BITKV_OK || rc == BITKV_ERR_STALE);
+        stale += rc == BITKV_ERR_STALE;
+    }
+    assert_true(stale > 0);
+    ok(bitkv_close(follower));
+}
+
+static void a_followers_feed_waits_for_the_writer(void **state)
+{
+    (void)state;
+    bitkv *db = open_small(BITKV_IO_AUTO);
+    put_text(db, "a", "1");
+    bitkv *follower = follow(BITKV_IO_AUTO, 0);
+    bitkv_feed *feed;
+    bitkv_change change;
+    ok(bitkv_feed_open(&feed, follower, NULL, BITKV_FEED_END));
+    fails(BITKV_NOT_FOUND, bitkv_feed_wait(feed, 50));
+    put_text(db, "b", "2");
+    ok(bitkv_feed_wait(feed, 5000));
+    ok(bitkv_feed_next(feed, &change));
+    assert_memory_equal(change.key, "b", 1);
+    ok(bitkv_feed_close(feed));
+    ok(bitkv_close(follower));
+    ok(bitkv_close(db));
+}
+
 static void a_log_that_was_cut_is_not_followed(void **state)
 {
     (void)state;
@@ -713,6 +756,8 @@ int main(void)
         FOLLOW(a_killed_writer_and_the_next_are_followed),
         FOLLOW(nothing_in_the_directory_is_changed),
         FOLLOW(another_directory_is_not_followed),
+        FOLLOW(reads_of_a_database_that_was_removed_say_so),
+        FOLLOW(a_followers_feed_waits_for_the_writer),
         FOLLOW(a_log_that_was_cut_is_not_followed),
         FOLLOW(a_lost_file_is_an_error_and_no_miss),
         FOLLOW(getters_run_beside_refreshes),

@@ -817,6 +817,10 @@ void backups_and_other_numbers_of_partitions()
         auto segments = db->segments();
         CHECK(segments.has_value() && segments->size() == db->stats()->segments);
         CHECK(db->segments(0)->size() <= segments->size());
+        size_t counted = 0;
+        for (const auto &segment : *db->segments()) /* of a result that nobody named */
+            counted += segment.partition < 5;
+        CHECK(counted == segments->size());
         CHECK_ERROR(db->segments(99), BITKV_ERR_INVALID);
     }
     std::filesystem::remove_all(target);

@@ -3,6 +3,11 @@
 #include "api/scratch.h"
 
 #include "damage/lab.h"
+#include "io/io.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <unistd.h>
 
 static char directory[PATH_SIZE];
 static char path[PATH_SIZE];
@@ -269,6 +274,70 @@ static void a_durable_record_without_its_first_page_is_damage(void **state)
     }
 }
 
+/* --- a sync without descriptors ------------------------------------------------------------- */
+
+static struct bkv_io_ops wanting_ops;
+static _Atomic bool wanting;    /* no data file can be opened */
+static _Atomic bool first_sync; /* the worker is at it, and waits for the test */
+static _Atomic unsigned syncs;  /* since there are descriptors again */
+
+static int open_if_wanted(int dirfd, const char *name, int flags, mode_t mode)
+{
+    if (atomic_load(&wanting) && strstr(name, "data_") != NULL) {
+        errno = EMFILE;
+        return -1;
+    }
+    return bkv_io_kernel.openat(dirfd, name, flags, mode);
+}
+
+static int sync_when_told(int fd)
+{
+    if (!atomic_exchange(&first_sync, true))
+        while (!atomic_load(&wanting))
+            (void)usleep(100);
+    atomic_fetch_add(&syncs, 1);
+    return bkv_io_kernel.fdatasync(fd);
+}
+
+/* Segments that recovery found are opened to be synced: with no descriptor for a
+ * tenth of a second, the partition refused writes for good. */
+static void a_sync_without_descriptors_can_be_made_later(void **state)
+{
+    (void)state;
+    for (int mode = BITKV_IO_MMAP; mode <= BITKV_IO_PWRITE; mode++) {
+        remove_tree(path);
+        die_with_segments((bitkv_io_mode)mode, 8);
+        wanting_ops = bkv_io_kernel;
+        wanting_ops.openat = open_if_wanted;
+        wanting_ops.fdatasync = sync_when_told;
+        atomic_store(&first_sync, false);
+        bkv_io = &wanting_ops;
+        bitkv_options o = small_segments((bitkv_io_mode)mode);
+        bitkv *db;
+        ok(bitkv_open(&db, path, &o));
+        while (!atomic_load(&first_sync))
+            (void)usleep(100);
+        atomic_store(&wanting, true);
+        assert_int_equal(bitkv_sync(db), BITKV_ERR_TOO_MANY_FILES);
+        ok(bitkv_put(db, "a", 1, "1", 1));
+        atomic_store(&syncs, 0);
+        atomic_store(&wanting, false);
+        ok(bitkv_sync(db));
+        assert_true(atomic_load(&syncs) >= 3);
+        bitkv_statistics s;
+        bitkv_statistics_init(&s);
+        ok(bitkv_stats(db, BITKV_ALL_PARTITIONS, &s));
+        assert_int_equal(s.writes_refused, 0);
+        ok(bitkv_close(db));
+        bkv_io = &bkv_io_kernel;
+        o.strict_recovery = true;
+        ok(bitkv_open(&db, path, &o));
+        ok(bitkv_stats(db, BITKV_ALL_PARTITIONS, &s));
+        assert_int_equal(s.keys, 9);
+        ok(bitkv_close(db));
+    }
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -278,6 +347,7 @@ int main(void)
         TEST(a_durable_record_without_its_first_page_is_damage),
         TEST(a_record_on_its_way_is_no_torn_tail),
         TEST(syncing_after_a_crash_takes_in_the_segments_that_it_left),
+        TEST(a_sync_without_descriptors_can_be_made_later),
         TEST(a_crash_before_the_first_checkpoint_loses_nothing),
         TEST(a_segment_begun_after_the_checkpoint_does_not_invalidate_it),
     };
