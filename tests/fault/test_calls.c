@@ -275,8 +275,8 @@ static void half_a_record_ends_neither_the_log_nor_the_writing(void **state)
             fault_disarm();
             fault_short_transfers(0);
             lab_expect(db, "b", NULL);
-            assert_int_equal(
-                bitkv_put_with(db, "c", 1, large, sizeof large, BITKV_DURABILITY_NONE), BITKV_OK);
+            assert_int_equal(bitkv_put_with(db, "c", 1, large, sizeof large, BITKV_DURABILITY_NONE),
+                             BITKV_OK);
             struct lab_image crashed;
             lab_image_read(&crashed, path, 64u << 10);
             assert_int_equal(bitkv_close(db), BITKV_OK);
