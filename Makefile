@@ -5,6 +5,8 @@ JOBS  ?= $(shell nproc 2>/dev/null || echo 2)
 # Tests that run at a time.
 TEST_JOBS ?= 2
 WERROR ?= OFF
+# Names of bugs, or options of scripts/plant-bugs.py.
+BITES ?=
 # `bitkv-bench --help` lists them; --quick takes a few minutes.
 BENCH_ARGS ?=
 DESTDIR ?=
@@ -13,7 +15,7 @@ CONFIGURE = cmake $$(command -v ninja >/dev/null && echo "-G Ninja") -S . -DBITK
 TEST = ctest --output-on-failure --no-tests=error --parallel $(TEST_JOBS)
 
 .DEFAULT_GOAL := all
-.PHONY: help all demo test soak bench fuzz asan tsan coverage install format lint clean
+.PHONY: help all demo test soak bites bench fuzz asan tsan coverage install format lint clean
 .NOTPARALLEL:
 MAKEFLAGS += --no-print-directory
 
@@ -22,6 +24,7 @@ help:
 	@echo "make demo     build BitKV and show it at work on this machine's package catalogue"
 	@echo "make test     build it and run all tests"
 	@echo "make soak     a minute of deletions: does the space on disk stay bounded?"
+	@echo "make bites    plant bugs in a copy of the sources: do the tests notice?"
 	@echo "make bench    measure it beside its peers (BENCH_ARGS=--quick)"
 	@echo "make asan     all tests with AddressSanitizer and UndefinedBehaviorSanitizer"
 	@echo "make tsan     all tests with ThreadSanitizer"
@@ -29,7 +32,7 @@ help:
 	@echo "make coverage lines of src/ that the tests reach"
 	@echo "make install  install (PREFIX=/usr/local, DESTDIR=)"
 	@echo "make format   lay out the sources with clang-format"
-	@echo "make lint     layers, layout, clang-tidy, cppcheck"
+	@echo "make lint     layers, planted bugs, layout, clang-tidy, cppcheck"
 	@echo "make clean    remove the build folder"
 
 all:
@@ -57,6 +60,10 @@ soak:
 	@$(CONFIGURE) -B $(BUILD)/test
 	@cmake --build $(BUILD)/test -j $(JOBS)
 	@cd $(BUILD)/test && $(TEST) -C soak -L soak --verbose
+
+bites:
+	@scripts/setup.sh test
+	@scripts/plant-bugs.py --build $(BUILD)/bites $(BITES)
 
 bench:
 	@scripts/setup.sh bench
