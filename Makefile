@@ -5,6 +5,8 @@ JOBS  ?= $(shell nproc 2>/dev/null || echo 2)
 # Tests that run at a time.
 TEST_JOBS ?= 2
 WERROR ?= OFF
+# Names of bugs, or options of scripts/plant-bugs.py.
+BITES ?=
 # `bitkv-bench --help` lists them; --quick takes a few minutes.
 BENCH_ARGS ?=
 DESTDIR ?=
@@ -13,7 +15,7 @@ CONFIGURE = cmake $$(command -v ninja >/dev/null && echo "-G Ninja") -S . -DBITK
 TEST = ctest --output-on-failure --no-tests=error --parallel $(TEST_JOBS)
 
 .DEFAULT_GOAL := all
-.PHONY: help all demo test soak bench asan tsan coverage install format lint clean
+.PHONY: help all demo test soak bites bench fuzz asan tsan coverage install format lint clean
 .NOTPARALLEL:
 MAKEFLAGS += --no-print-directory
 
@@ -22,13 +24,15 @@ help:
 	@echo "make demo     build BitKV and show it at work on this machine's package catalogue"
 	@echo "make test     build it and run all tests"
 	@echo "make soak     a minute of deletions: does the space on disk stay bounded?"
+	@echo "make bites    plant bugs in a copy of the sources: do the tests notice?"
 	@echo "make bench    measure it beside its peers (BENCH_ARGS=--quick)"
 	@echo "make asan     all tests with AddressSanitizer and UndefinedBehaviorSanitizer"
 	@echo "make tsan     all tests with ThreadSanitizer"
+	@echo "make fuzz     libFuzzer on each format and the interface (BITKV_FUZZ_SECONDS=60 of each)"
 	@echo "make coverage lines of src/ that the tests reach"
 	@echo "make install  install (PREFIX=/usr/local, DESTDIR=)"
 	@echo "make format   lay out the sources with clang-format"
-	@echo "make lint     layers, layout, clang-tidy, cppcheck"
+	@echo "make lint     layers, planted bugs, layout, clang-tidy, cppcheck"
 	@echo "make clean    remove the build folder"
 
 all:
@@ -57,6 +61,10 @@ soak:
 	@cmake --build $(BUILD)/test -j $(JOBS)
 	@cd $(BUILD)/test && $(TEST) -C soak -L soak --verbose
 
+bites:
+	@scripts/setup.sh test
+	@scripts/plant-bugs.py --build $(BUILD)/bites $(BITES)
+
 bench:
 	@scripts/setup.sh bench
 	@$(CONFIGURE) -B $(BUILD)/bench -DBITKV_BUILD_TESTS=OFF -DBITKV_BUILD_BENCH=ON
@@ -75,6 +83,14 @@ tsan:
 	@$(CONFIGURE) -B $(BUILD)/tsan -DBITKV_SANITIZE=thread
 	@cmake --build $(BUILD)/tsan -j $(JOBS)
 	@cd $(BUILD)/tsan && $(TEST)
+
+fuzz:
+	@scripts/setup.sh fuzz
+	@$(CONFIGURE) -B $(BUILD)/fuzz -DBITKV_BUILD_FUZZERS=ON -DBITKV_BUILD_EXAMPLES=OFF \
+	    -DCMAKE_C_COMPILER=clang -DCMAKE_CXX_COMPILER=clang++
+	@cmake --build $(BUILD)/fuzz -j $(JOBS) --target fuzzers
+	@BITKV_FUZZ_SECONDS=$(BITKV_FUZZ_SECONDS) BITKV_FUZZ_TARGETS="$(BITKV_FUZZ_TARGETS)" \
+	    scripts/fuzz.sh $(BUILD)/fuzz
 
 coverage:
 	@scripts/setup.sh coverage

@@ -19,6 +19,11 @@ elseif(BITKV_SANITIZE)
     message(FATAL_ERROR "BITKV_SANITIZE is '${BITKV_SANITIZE}': use address, thread, or nothing")
 endif()
 
+# Counts the edges for libFuzzer, whose main() only the fuzzers themselves link.
+if(BITKV_BUILD_FUZZERS)
+    list(APPEND bitkv_sanitizer_flags -fsanitize=fuzzer-no-link)
+endif()
+
 # Objects of such a build need a run-time library that programs built outside
 # it do not link.
 set(bitkv_instrumented OFF)

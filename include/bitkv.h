@@ -548,7 +548,9 @@ BITKV_API int bitkv_exists(bitkv *db, const void *key, size_t key_size);
 /**
  * A barrier: when it returns, every write that was acknowledged before the
  * call, by any thread, survives a power cut.
- * @return BITKV_OK or BITKV_ERR_SYNC_FAILED, or the reason it could not run
+ * @return BITKV_OK or BITKV_ERR_SYNC_FAILED, or the reason it could not run:
+ *         BITKV_ERR_TOO_MANY_FILES if a file must be opened for it and there is no
+ *         descriptor, which is no failed sync: call again
  */
 BITKV_API int bitkv_sync(bitkv *db);
 
@@ -833,7 +835,7 @@ typedef struct bitkv_snapshot bitkv_snapshot;
  * Take a snapshot of now: whatever was acknowledged before the call is in it.
  * @param snapshot receives it; NULL on failure
  * @return BITKV_OK; BITKV_ERR_NO_MEMORY; BITKV_ERR_CLOSED; BITKV_ERR_INVALID;
- *         BITKV_ERR_FORKED
+ *         BITKV_ERR_FORKED; of a read-only opening also BITKV_ERR_STALE
  */
 BITKV_API int bitkv_snapshot_create(bitkv_snapshot **snapshot, bitkv *db);
 

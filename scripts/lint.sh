@@ -47,6 +47,7 @@ check()
 }
 
 step layers scripts/check-layers.py
+step bites scripts/plant-bugs.py --check
 step format scripts/format.sh --check
 step cppcheck check
 step clang-tidy tidy

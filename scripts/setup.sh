@@ -3,7 +3,7 @@
 # machine on: no compiler, no cmake, no package lists. What is there already
 # is not asked for, and if nothing is missing the network is not touched.
 #
-#   scripts/setup.sh [build|demo|test|bench|coverage|lint]
+#   scripts/setup.sh [build|demo|test|bench|fuzz|coverage|lint]
 set -eu
 
 purpose=${1:-test}
@@ -70,6 +70,10 @@ bench)
     need librocksdb-dev have_cxx_header rocksdb/db.h
     need fio have fio
     ;;
+fuzz)
+    need_test
+    need clang have clang # Debian's brings libFuzzer
+    ;;
 coverage)
     need_test
     need gcovr have gcovr
@@ -81,7 +85,7 @@ lint)
     need cppcheck have cppcheck
     ;;
 *)
-    echo "usage: scripts/setup.sh [build|demo|test|bench|coverage|lint]" >&2
+    echo "usage: scripts/setup.sh [build|demo|test|bench|fuzz|coverage|lint]" >&2
     exit 2
     ;;
 esac

@@ -3,24 +3,27 @@
 
 #include "base/assert.h"
 
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
 #define HUGE_PAGE (2u << 20)
 
-static bkv_alloc_hook hook;
-static void *hook_user;
+/* Tests change them while threads of the library allocate. */
+static _Atomic bkv_alloc_hook hook;
+static void *_Atomic hook_user;
 
 void bkv_alloc_set_hook(bkv_alloc_hook new_hook, void *user)
 {
-    hook = new_hook;
-    hook_user = user;
+    atomic_store(&hook_user, user);
+    atomic_store_explicit(&hook, new_hook, memory_order_release);
 }
 
 static bool allowed(size_t size)
 {
-    return BKV_LIKELY(hook == NULL) || hook(size, hook_user);
+    bkv_alloc_hook asked = atomic_load_explicit(&hook, memory_order_acquire);
+    return BKV_LIKELY(asked == NULL) || asked(size, atomic_load(&hook_user));
 }
 
 void *bkv_malloc(size_t size)

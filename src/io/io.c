@@ -102,4 +102,4 @@ const struct bkv_io_ops bkv_io_kernel = {
     .closedir = closedir,
 };
 
-const struct bkv_io_ops *bkv_io = &bkv_io_kernel;
+const struct bkv_io_ops *_Atomic bkv_io = &bkv_io_kernel;

@@ -55,6 +55,6 @@ struct bkv_io_ops {
 extern const struct bkv_io_ops bkv_io_kernel;
 
 /* What is in force. To be replaced only while no database is open. */
-extern const struct bkv_io_ops *bkv_io;
+extern const struct bkv_io_ops *_Atomic bkv_io; /* tests change it beside threads */
 
 #endif

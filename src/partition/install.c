@@ -198,15 +198,56 @@ static int move_keys(struct bkv_partition *p, struct bkv_unmoved *u)
     return rc;
 }
 
+struct strays {
+    struct bkv_partition *p;
+    const struct bkv_run *run;
+};
+
+static bool is_stray(void *user, uint64_t location)
+{
+    const struct strays *strays = user;
+    for (uint32_t i = 0; i < strays->run->count; i++) {
+        if (bkv_location_segment(location) == strays->run->segments[i]->number) {
+            bkv_account(strays->p, location, false);
+            return true;
+        }
+    }
+    return false;
+}
+
+/* What every record of the inputs has left, all of their live bytes have left, too.
+ * But in an index that somebody has forged, checksums and all, a key may have the
+ * place of another one's record, or none that a record begins at: no run moves it,
+ * no get finds it, and it must not point into files that are gone. *removed is how
+ * many there were. */
+static int remove_strays(struct bkv_partition *p, const struct bkv_run *run, uint64_t *removed)
+{
+    uint64_t live = 0;
+    for (uint32_t i = 0; i < run->count; i++)
+        live |= atomic_load_explicit(&run->segments[i]->live_bytes, memory_order_relaxed);
+    if (BKV_LIKELY(live == 0))
+        return BITKV_OK;
+    struct strays strays = {.p = p, .run = run};
+    return bkv_keydir_sweep(p->keydir, is_stray, &strays, removed);
+}
+
 /* A deferred put leaves the old location in the KeyDir's table: settled once
  * more, no slot has a location of the inputs. */
 static int replace_in_list(struct bkv_partition *p, const struct bkv_unmoved *u)
 {
+    uint64_t strays = 0;
     bkv_lock(&p->lock);
     int rc = bkv_settle(p);
     if (rc == BITKV_OK)
+        rc = remove_strays(p, &u->run, &strays);
+    if (rc == BITKV_OK)
         bkv_segments_replace(p, &u->run, u->output);
     bkv_unlock(&p->lock);
+    if (strays > 0)
+        bkv_log(p->store, BITKV_LOG_WARNING,
+                "%llu keys of partition %u pointed at no record of theirs in what data_%llu.db "
+                "replaces; they are absent",
+                (unsigned long long)strays, p->index, (unsigned long long)u->output->id);
     return rc;
 }
 

@@ -444,11 +444,16 @@ static int repair(struct bkv_recover *r)
 /* --- 6: going on
  * ------------------------------------------------------------------------------------ */
 
-/* A file that ends in rot may have an end where no record can begin. */
-static bool can_resume(const struct bkv_partition *p, const struct bkv_found *f)
+/* A file that ends in rot may have an end where no record can begin. And one that
+ * begins before its predecessor ends, which takes a forged sequence number, would be
+ * superseded as a whole by what compaction makes of that one, with what was written
+ * to it since. */
+static bool can_resume(const struct bkv_recover *r, const struct bkv_found *f)
 {
+    const struct bkv_partition *p = r->p;
     uint64_t size = atomic_load(&f->segment->size);
     return f->state == BKV_SEGMENT_VALID && !f->compacted &&
+           (f == r->found || f->base_sequence > f[-1].segment->last_sequence) &&
            atomic_load(&f->segment->hint_bytes) == 0 && !f->hint &&
            size % BKV_RECORD_ALIGNMENT == 0 && size + 4096 <= p->store->options.max_file_size;
 }
@@ -496,7 +501,7 @@ static int set_phases(struct bkv_recover *r)
         if (atomic_load(&f->segment->phase) == BKV_PHASE_SEALED)
             arm_sync(r, f);
     }
-    if (can_resume(p, last)) {
+    if (can_resume(r, last)) {
         int rc = bkv_segment_own(p, last->id, atomic_load(&last->segment->size));
         if (rc == BITKV_OK)
             rc = bkv_tail_resume(p, last->segment);

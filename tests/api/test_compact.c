@@ -6,7 +6,10 @@
  */
 #include "api/compaction.h"
 
+#include "base/epoch.h"
+
 #include <malloc.h>
+#include <pthread.h>
 
 /* --- space ---------------------------------------------------------------------------- */
 
@@ -231,6 +234,33 @@ static void a_tombstone_stays_as_long_as_an_older_file_has_its_key(void **state)
 }
 
 /* An older file that cannot be asked may have anything. */
+static void what_an_expired_value_replaced_does_not_come_back(void **state)
+{
+    (void)state;
+    for_both_modes(mode)
+    {
+        bitkv *db = open_by_hand(mode);
+        uint32_t key = 1;
+        put_version(db, key, 1, 100);
+        next_segment(db);
+        bitkv_put_options briefly;
+        bitkv_put_options_init(&briefly);
+        briefly.ttl_ms = 1;
+        ok(bitkv_put_if(db, &key, sizeof key, "short", 5, &briefly, NULL));
+        put_version(db, 2, 1, 100);
+        next_segment(db);
+        sleep_ms(20);
+        run_of(db, 1, 1);
+        assert_int_equal(records_of(db, key).tombstones, 1);
+        ok(bitkv_close(db));
+        remove_files("keydir");
+        db = open_by_hand(mode);
+        expect_absent(db, key, key + 1);
+        expect_version(db, 2, 1, 100);
+        ok(bitkv_close(db));
+    }
+}
+
 static void without_an_older_hint_tombstones_stay(void **state)
 {
     (void)state;
@@ -566,6 +596,64 @@ static void views_stay_valid_over_compactions_and_closing(void **state)
     }
 }
 
+static void *compact_in_a_thread(void *db)
+{
+    return bitkv_compact(db, BITKV_ALL_PARTITIONS, NULL, NULL) == BITKV_OK ? db : NULL;
+}
+
+/* One who is in an epoch section may have the inputs' numbers and mappings at hand. */
+static void inputs_stay_until_the_readers_of_that_moment_have_left(void **state)
+{
+    (void)state;
+    for_both_modes(mode)
+    {
+        bitkv *db = open_by_hand(mode);
+        for (uint32_t version = 0; version < 4; version++)
+            put_all(db, 200, version, 1000);
+        char name[PATH_SIZE];
+        in_partition(name, "data_1.db");
+        struct bkv_epoch_slot *reader = bkv_epoch_enter();
+        assert_non_null(reader);
+        pthread_t thread;
+        assert_int_equal(pthread_create(&thread, NULL, compact_in_a_thread, db), 0);
+        sleep_ms(300); /* a compaction takes some ten */
+        bool stayed = access(name, F_OK) == 0;
+        bkv_epoch_exit(reader);
+        void *done;
+        assert_int_equal(pthread_join(thread, &done), 0);
+        assert_non_null(done);
+        assert_true(stayed);
+        assert_int_equal(access(name, F_OK), -1);
+        ok(bitkv_close(db));
+    }
+}
+
+/* Only a damaged directory has such a key, and it is not absent. */
+static void a_get_whose_file_was_removed_by_hand_is_an_error(void **state)
+{
+    (void)state;
+    for_both_modes(mode)
+    {
+        bitkv_options o = by_hand(mode);
+        o.max_open_segments = 1;
+        bitkv *db = open_with(&o);
+        put_all(db, 400, 1, 1000);
+        ok(bitkv_sync(db));
+        ok(bitkv_close(db));
+        db = open_with(&o);
+        expect_version(db, 399, 1, 1000); /* another segment is the one that is open */
+        char name[PATH_SIZE];
+        assert_int_equal(unlink(in_partition(name, "data_1.db")), 0);
+        void *value;
+        size_t size;
+        uint32_t key = 0;
+        fails(BITKV_ERR_IO, bitkv_get(db, &key, sizeof key, &value, &size));
+        context_has("data_1.db is gone");
+        expect_version(db, 399, 1, 1000);
+        ok(bitkv_close(db));
+    }
+}
+
 static void cold_gets_of_a_queue_find_what_was_there_when_they_were_submitted(void **state)
 {
     (void)state;
@@ -667,6 +755,7 @@ int main(void)
         TEST(records_larger_than_a_segment_are_given_back_too),
         TEST(segments_of_an_opening_with_larger_ones_are_compacted),
         TEST(a_tombstone_stays_as_long_as_an_older_file_has_its_key),
+        TEST(what_an_expired_value_replaced_does_not_come_back),
         TEST(without_an_older_hint_tombstones_stay),
         TEST(live_bytes_are_exact_whatever_an_opening_reads),
         TEST(thousands_of_compactions_use_nothing_up),
@@ -677,6 +766,8 @@ int main(void)
         TEST(the_callback_may_read_and_write),
         TEST(wrong_calls_are_refused),
         TEST(views_stay_valid_over_compactions_and_closing),
+        TEST(inputs_stay_until_the_readers_of_that_moment_have_left),
+        TEST(a_get_whose_file_was_removed_by_hand_is_an_error),
         TEST(cold_gets_of_a_queue_find_what_was_there_when_they_were_submitted),
         TEST(a_scan_visits_every_key_once_whatever_is_compacted_meanwhile),
     };

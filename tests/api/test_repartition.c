@@ -292,10 +292,34 @@ static void who_locks_the_old_directory_too_late_gets_the_new_one(void **state)
     assert_true(swapped);
 }
 
+static void deadlines_stay(void **state)
+{
+    (void)state;
+    bitkv_key_info before;
+    bitkv_key_info after;
+    bitkv_key_info_init(&before);
+    bitkv_key_info_init(&after);
+    bitkv *db = open_small(BITKV_IO_AUTO);
+    bitkv_put_options for_an_hour;
+    bitkv_put_options_init(&for_an_hour);
+    for_an_hour.ttl_ms = 3600 * 1000;
+    ok(bitkv_put_if(db, "key", 3, "value", 5, &for_an_hour, NULL));
+    ok(bitkv_info(db, "key", 3, &before));
+    ok(bitkv_close(db));
+    ok(bitkv_repartition(path, 3, NULL));
+    bitkv_options o;
+    bitkv_options_init(&o);
+    ok(bitkv_open(&db, path, &o));
+    ok(bitkv_info(db, "key", 3, &after));
+    assert_int_equal(after.deadline_ms, before.deadline_ms);
+    ok(bitkv_close(db));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         REPARTITION_TEST(contents_stay_the_same),
+        REPARTITION_TEST(deadlines_stay),
         REPARTITION_TEST(a_database_that_was_not_closed_is_taken_as_it_is),
         REPARTITION_TEST(options_and_permissions_carry_over),
         REPARTITION_TEST(a_database_in_use_is_left_alone),

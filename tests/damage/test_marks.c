@@ -372,6 +372,34 @@ static void a_gap_inside_of_a_segment_is_judged_by_the_marks(void **state)
     }
 }
 
+/* Who follows the changes has to know that some are lost. */
+static void a_feed_tells_of_a_gap_and_goes_on_behind_it(void **state)
+{
+    (void)state;
+    struct lab_image image = {.count = 0};
+    struct lab_log log;
+    lab_add_manifest(&image, M);
+    lab_log_begin(&log, M, 0, 1, 1);
+    (void)lab_log_put(&log, 1, "a", "1");
+    (void)lab_log_put(&log, 4, "c", "3"); /* 2 and 3 are nowhere */
+    (void)lab_log_mark(&log, 5, 1, log.size);
+    lab_log_end(&log, &image);
+    bitkv *db = open_image(&image, (struct lab_open){0});
+    bitkv_feed *feed;
+    bitkv_change change;
+    assert_int_equal(bitkv_feed_open(&feed, db, NULL, BITKV_FEED_OLDEST), BITKV_OK);
+    assert_int_equal(bitkv_feed_next(feed, &change), BITKV_OK);
+    assert_int_equal(change.version, 1);
+    assert_int_equal(bitkv_feed_next(feed, &change), BITKV_ERR_CORRUPT);
+    assert_non_null(strstr(bitkv_error_context(), "lacks changes 2 to 3"));
+    assert_int_equal(bitkv_feed_next(feed, &change), BITKV_OK);
+    assert_int_equal(change.version, 4);
+    assert_int_equal(bitkv_feed_next(feed, &change), BITKV_NOT_FOUND);
+    assert_int_equal(bitkv_feed_close(feed), BITKV_OK);
+    assert_int_equal(bitkv_close(db), BITKV_OK);
+    lab_image_free(&image);
+}
+
 static void a_synced_log_whose_beginning_is_missing_is_reported(void **state)
 {
     (void)state;
@@ -579,6 +607,7 @@ int main(void)
         cmocka_unit_test(a_hole_across_the_mark_s_offset_is_rot_up_to_there_and_tail_behind),
         cmocka_unit_test(a_gap_between_two_segments_is_judged_by_the_marks),
         cmocka_unit_test(a_gap_inside_of_a_segment_is_judged_by_the_marks),
+        cmocka_unit_test(a_feed_tells_of_a_gap_and_goes_on_behind_it),
         cmocka_unit_test(a_synced_log_whose_beginning_is_missing_is_reported),
         cmocka_unit_test(a_log_that_was_never_synced_and_has_no_beginning_is_cut),
         cmocka_unit_test(a_segment_whose_header_rotted_is_reported_and_its_records_stay),

@@ -167,6 +167,7 @@ static bitkv *open_small(bitkv_io_mode mode)
     bitkv_options options;
     bitkv_options_init(&options);
     options.partitions = 1;
+    options.max_file_size = 64u << 10;
     options.io_mode = mode;
     bitkv *db;
     assert_int_equal(bitkv_open(&db, path, &options), BITKV_OK);
@@ -253,6 +254,44 @@ static void a_full_disk_is_an_error_of_the_put_and_writing_resumes(void **state)
     }
 }
 
+/* A write stops halfway. What it left must not pass for the log's end, should that
+ * go on in another file; and a shortage of space must not outlast itself. */
+static void half_a_record_ends_neither_the_log_nor_the_writing(void **state)
+{
+    (void)state;
+    static const char large[50000];
+    static const uint32_t failures[] = {1, UINT32_MAX}; /* erasing it works, or not */
+    for (int mode = BITKV_IO_MMAP; mode <= BITKV_IO_PWRITE; mode++) {
+        for (size_t i = 0; i < 2; i++) {
+            lab_remove(path);
+            bitkv *db = open_small((bitkv_io_mode)mode);
+            assert_int_equal(bitkv_put_with(db, "a", 1, large, 20000, BITKV_DURABILITY_NONE),
+                             BITKV_OK);
+            fault_short_transfers(16);
+            fault_arm(FAULT_pwrite, 1, failures[i], ENOSPC);
+            assert_int_equal(bitkv_put_with(db, "b", 1, large, 1000, BITKV_DURABILITY_SYNC),
+                             BITKV_ERR_NO_SPACE);
+            assert_true(fault_fired() > 0);
+            fault_disarm();
+            fault_short_transfers(0);
+            lab_expect(db, "b", NULL);
+            assert_int_equal(bitkv_put_with(db, "c", 1, large, sizeof large, BITKV_DURABILITY_NONE),
+                             BITKV_OK);
+            struct lab_image crashed;
+            lab_image_read(&crashed, path, 64u << 10);
+            assert_int_equal(bitkv_close(db), BITKV_OK);
+            if (failures[i] == 1)
+                lab_image_write(&crashed, path);
+            lab_image_free(&crashed);
+            db = open_small((bitkv_io_mode)mode);
+            assert_int_equal(bitkv_exists(db, "a", 1), BITKV_OK);
+            assert_int_equal(bitkv_exists(db, "b", 1), BITKV_NOT_FOUND);
+            assert_int_equal(bitkv_exists(db, "c", 1), BITKV_OK);
+            assert_int_equal(bitkv_close(db), BITKV_OK);
+        }
+    }
+}
+
 static void a_directory_that_can_t_be_listed_is_not_an_empty_one(void **state)
 {
     (void)state;
@@ -288,6 +327,7 @@ int main(void)
         cmocka_unit_test(transfers_in_pieces_make_a_whole),
         cmocka_unit_test(after_a_failed_sync_writes_are_refused_until_reopened_and_reads_go_on),
         cmocka_unit_test(a_full_disk_is_an_error_of_the_put_and_writing_resumes),
+        cmocka_unit_test(half_a_record_ends_neither_the_log_nor_the_writing),
         cmocka_unit_test(a_directory_that_can_t_be_listed_is_not_an_empty_one),
         cmocka_unit_test(a_call_that_fails_once_costs_no_more_than_its_operation),
         cmocka_unit_test(calls_that_fail_from_then_on_lose_nothing),

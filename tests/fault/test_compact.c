@@ -204,6 +204,40 @@ static void a_full_disk_leaves_everything_as_it_was(void **state)
     }
 }
 
+/* Of one that the worker keeps where the file system has little space: what finds
+ * none is done again. Returns whether that was so. */
+static bool use_reserve(bitkv_io_mode mode, uint32_t first, bool *fired)
+{
+    bitkv *db = open_copy(mode);
+    struct bkv_partition *p = db->partitions[0];
+    fault_arm(FAULT_fstatfs, 0, UINT32_MAX, EIO); /* nothing says that there is any */
+    (void)pthread_mutex_lock(&p->compact_mutex);
+    bkv_reserve_prepare(p);
+    (void)pthread_mutex_unlock(&p->compact_mutex);
+    fault_disarm();
+    assert_int_equal(count_files("reserve", ".tmp"), 1);
+    fault_arm(FAULT_pwrite, first, 1, ENOSPC);
+    compact(db);
+    *fired = fault_fired() > 0;
+    fault_disarm();
+    bool used = count_files("reserve", ".tmp") == 0;
+    expect_content(db);
+    ok(bitkv_close(db));
+    return used;
+}
+
+static void a_full_disk_is_compacted_into_the_reserve(void **state)
+{
+    (void)state;
+    for (int mode = BITKV_IO_MMAP; mode <= BITKV_IO_PWRITE; mode++) {
+        bool fired = true;
+        unsigned used = 0;
+        for (uint32_t n = 0; fired; n++)
+            used += use_reserve((bitkv_io_mode)mode, n, &fired);
+        assert_true(used > 0);
+    }
+}
+
 /* --- memory ------------------------------------------------------------------------------------
  */
 
@@ -260,6 +294,7 @@ int main(void)
         cmocka_unit_test(a_call_that_fails_once_ends_no_more_than_the_compaction),
         cmocka_unit_test(calls_that_fail_from_then_on_lose_nothing),
         cmocka_unit_test(a_full_disk_leaves_everything_as_it_was),
+        cmocka_unit_test(a_full_disk_is_compacted_into_the_reserve),
         cmocka_unit_test(an_allocation_that_fails_ends_no_more_than_the_compaction),
     };
     return cmocka_run_group_tests(tests, make_base, remove_base);

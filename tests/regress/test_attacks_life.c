@@ -6,6 +6,7 @@
 #include "io/io.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 
 static char target[PATH_SIZE];
 static char older[PATH_SIZE];
@@ -196,7 +197,7 @@ static void a_compacted_part_of_a_batch_is_not_seen_alone(void **state)
 
 /* --- empty segments ----------------------------------------------------------------- */
 
-static bool no_more_space;
+static _Atomic bool no_more_space;
 
 static int on_fallocate(int fd, off_t offset, off_t size)
 {
