@@ -21,6 +21,7 @@
  *   BITKV_SIM_STATES    instead: at least so many cuts
  */
 #include "crash/sim.h"
+#include "crash/turns.h"
 #include "damage/lab.h"
 
 #include "base/clock.h"
@@ -345,6 +346,7 @@ static void begin(uint64_t history_seed, bool mapped)
     at.policy = at.policy_again = SIM_ALL;
     at.history_seed = seed = history_seed;
     h.mapped = mapped;
+    turns_begin(history_seed);
     recorded = sim_begin(root);
 }
 
@@ -354,6 +356,7 @@ static void end(bitkv *db)
     all_durable();
     at.event = sim_events(recorded);
     sim_end(recorded);
+    turns_end();
 }
 
 static void record(uint64_t history_seed)
@@ -728,16 +731,16 @@ static void cut_everywhere(void)
         fresh(image);
         states++;
         uint64_t how = lab_random(&random) % 16;
-        if (how == 0) {
+        if (how == 0)
             at.policy = SIM_ALL;
-            cut_recovery(disk, &random);
-            continue;
-        }
-        sim_disk_cut(disk, at.policy, lab_random(&random), image);
-        if (how == 1)
-            cut_recovery(NULL, &random);
+        else
+            sim_disk_cut(disk, at.policy, lab_random(&random), image);
+        turns_begin(at.cut_seed);
+        if (how <= 1)
+            cut_recovery(how == 0 ? disk : NULL, &random);
         else
             judge_image(&random);
+        turns_end();
     }
     sim_disk_end(disk);
 }
@@ -768,6 +771,26 @@ static void the_power_may_fail_at_any_moment(void **state)
                   histories, events, states, recoveries, (double)states / took);
 }
 
+/* So that a failure can be had again from its seed, threads and all. */
+static void a_history_is_the_same_each_time(void **state)
+{
+    (void)state;
+    for (uint64_t history = 1; history <= 8; history++) {
+        size_t events = 0;
+        uint32_t checksum = 0;
+        for (unsigned time = 0; time < 2; time++) {
+            record(history);
+            if (time > 0) {
+                assert_int_equal(at.event, events);
+                assert_int_equal(sim_checksum(recorded), checksum);
+            }
+            events = at.event;
+            checksum = sim_checksum(recorded);
+            sim_free(recorded);
+        }
+    }
+}
+
 /* Of a process that dies while it makes its database, or replaces segments by what was
  * compacted of them, names stay that are not durable. Whoever opens next relies on
  * them, and syncs what lies behind them: then they are durable, too. */
@@ -788,7 +811,9 @@ static void a_successor_syncs_the_names_it_relies_on(void **state)
         at.policy = SIM_ALL;
         sim_disk_advance(disk, event);
         fresh(image);
+        turns_begin(event);
         cut_recovery(disk, &random);
+        turns_end();
     }
     sim_disk_end(disk);
     sim_free(recorded);
@@ -823,6 +848,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_successor_syncs_the_names_it_relies_on),
+        cmocka_unit_test(a_history_is_the_same_each_time),
         cmocka_unit_test(the_power_may_fail_at_any_moment),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
