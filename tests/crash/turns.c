@@ -410,11 +410,11 @@ ssize_t __wrap_getrandom(void *data, size_t size, unsigned flags)
 
 /* --- from here, to there ---------------------------------------------------------------------- */
 
-void turns_begin(uint64_t seed)
+void turns_begin(uint64_t seed, uint64_t later_ms)
 {
     (void)pthread_once(&last_once, make_key);
     random_state = seed;
-    now_ns = BEGIN_NS;
+    now_ns = BEGIN_NS + later_ms * 1000000u;
     switches = 0;
     me = running = take_place();
     me->thread = pthread_self();

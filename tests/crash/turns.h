@@ -22,8 +22,9 @@
 
 #include <stdint.h>
 
-/* By the only thread that there is, which is the first to have its turn. */
-void turns_begin(uint64_t seed);
+/* By the only thread that there is, which is the first to have its turn. Its clock
+ * is what it always is at the beginning, and so much later. */
+void turns_begin(uint64_t seed, uint64_t later_ms);
 /* By the same, when all others have been joined. */
 void turns_end(void);
 /* How often another thread was let go first, for who wants to know. */
