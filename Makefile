@@ -5,6 +5,8 @@ JOBS  ?= $(shell nproc 2>/dev/null || echo 2)
 # Tests that run at a time.
 TEST_JOBS ?= 2
 WERROR ?= OFF
+# Parts of scripts/torture.sh, as patterns; all, if none is named.
+PARTS ?=
 # Names of bugs, or options of scripts/plant-bugs.py.
 BITES ?=
 # `bitkv-bench --help` lists them; --quick takes a few minutes.
@@ -15,7 +17,7 @@ CONFIGURE = cmake $$(command -v ninja >/dev/null && echo "-G Ninja") -S . -DBITK
 TEST = ctest --output-on-failure --no-tests=error --parallel $(TEST_JOBS)
 
 .DEFAULT_GOAL := all
-.PHONY: help all demo test soak bites bench fuzz asan tsan coverage install format lint clean
+.PHONY: help all demo test soak torture bites bench fuzz asan tsan coverage install format lint clean
 .NOTPARALLEL:
 MAKEFLAGS += --no-print-directory
 
@@ -24,6 +26,7 @@ help:
 	@echo "make demo     build BitKV and show it at work on this machine's package catalogue"
 	@echo "make test     build it and run all tests"
 	@echo "make soak     a minute of deletions: does the space on disk stay bounded?"
+	@echo "make torture  an hour of crashes, faults and damage (BITKV_TORTURE_MINUTES=60, PARTS='crash.*')"
 	@echo "make bites    plant bugs in a copy of the sources: do the tests notice?"
 	@echo "make bench    measure it beside its peers (BENCH_ARGS=--quick)"
 	@echo "make asan     all tests with AddressSanitizer and UndefinedBehaviorSanitizer"
@@ -60,6 +63,12 @@ soak:
 	@$(CONFIGURE) -B $(BUILD)/test
 	@cmake --build $(BUILD)/test -j $(JOBS)
 	@cd $(BUILD)/test && $(TEST) -C soak -L soak --verbose
+
+torture:
+	@scripts/setup.sh torture
+	@$(CONFIGURE) -B $(BUILD)/test
+	@cmake --build $(BUILD)/test -j $(JOBS)
+	@scripts/torture.sh $(BUILD)/test $(PARTS)
 
 bites:
 	@scripts/setup.sh test
