@@ -180,6 +180,11 @@ void crew_effective(struct crew_hand *hand, struct crew_write *write)
     atomic_store(&write->effective, crew_now(hand->crew));
 }
 
+bool crew_proves(struct crew *crew)
+{
+    return !atomic_load(&crew->hostile);
+}
+
 static void raise_to(_Atomic uint32_t *to, uint32_t version)
 {
     if (atomic_load(to) < version) /* one thread writes it */
@@ -193,7 +198,7 @@ void crew_acknowledge(struct crew_hand *hand, struct crew_write *write, int rc,
     struct crew_ring *ring = &hand->crew->rings[hand->index];
     if (rc == BITKV_NOT_FOUND)
         atomic_fetch_or(&write->marks, CREW_NOTHING);
-    else if (how == BITKV_DURABILITY_SYNC)
+    else if (how == BITKV_DURABILITY_SYNC && crew_proves(hand->crew))
         atomic_fetch_or(&write->marks, CREW_DURABLE);
     atomic_store(&write->acknowledged, crew_now(hand->crew));
     raise_to(&u->acknowledged, write->version);
@@ -212,7 +217,7 @@ int crew_sync(struct crew_hand *hand)
     }
     uint64_t begun = crew_now(crew);
     int rc = bitkv_sync(hand->db);
-    if (rc != BITKV_OK)
+    if (rc != BITKV_OK || !crew_proves(crew))
         return rc;
     for (uint64_t now = atomic_load(&crew->synced); now < begun;)
         if (atomic_compare_exchange_weak(&crew->synced, &now, begun))
@@ -236,7 +241,7 @@ void crew_fold(struct crew_hand *hand)
         return;
     }
     struct crew_model *model = crew_model(hand->crew);
-    uint32_t count = atomic_load(&ring->count);
+    uint32_t count = crew_proves(hand->crew) ? atomic_load(&ring->count) : 0;
     for (uint32_t i = 0; i < count; i++) {
         const struct crew_write *write = &ring->writes[i];
         if (atomic_load(&write->acknowledged) != 0 &&

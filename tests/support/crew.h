@@ -100,6 +100,7 @@ struct crew {
     _Atomic uint64_t clock;
     _Atomic uint64_t synced;   /* when the last sync that succeeded began */
     _Atomic uint64_t cut_life; /* the life that lost what was not durable */
+    _Atomic uint64_t cut_at;   /* ... when that began */
     _Atomic bool rested;       /* ... after its interval had passed */
 
     _Atomic bool ready;   /* the threads work */
@@ -198,6 +199,11 @@ struct crew_write *crew_begin(struct crew_hand *hand, uint32_t unit, bitkv_durab
 void crew_effective(struct crew_hand *hand, struct crew_write *write);
 void crew_acknowledge(struct crew_hand *hand, struct crew_write *write, int rc,
                       bitkv_durability how);
+/* Does a sync that has just succeeded prove anything? Not beside a file system that
+ * is being shut down: the kernel then lets some succeed that have lost their data, as
+ * tests with nothing but pwrite and fdatasync show. Of a real power cut nobody is left
+ * to see that. */
+bool crew_proves(struct crew *crew);
 /* Nothing but what was durable is kept of what the thread has written. */
 void crew_fold(struct crew_hand *hand);
 int crew_sync(struct crew_hand *hand);

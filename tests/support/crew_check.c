@@ -145,6 +145,28 @@ static bool has_failed(struct oracle *o, uint32_t u, uint32_t version)
     return false;
 }
 
+/* What is known of a unit's writes, before its violation is told. */
+static void tell_history(struct oracle *o, uint32_t u)
+{
+    (void)fprintf(stderr, "cut off at %llu; last sync that succeeded began at %llu; unit %u:\n",
+                  (unsigned long long)atomic_load(&o->crew->cut_at), (unsigned long long)o->synced,
+                  u);
+    for_writes_of(o, u, i)
+    {
+        struct crew_write *w = write_at(o, u, i);
+        unsigned marks = atomic_load(&w->marks);
+        (void)fprintf(stderr,
+                      "  version %u%s: begun %llu, effective %llu, acknowledged %llu%s%s%s%s\n",
+                      w->version, crew_deletes(u, w->version) ? " (deletion)" : "",
+                      (unsigned long long)w->begun, (unsigned long long)atomic_load(&w->effective),
+                      (unsigned long long)atomic_load(&w->acknowledged),
+                      (marks & CREW_DURABLE) != 0 ? ", durable" : "",
+                      (marks & CREW_INTERVAL) != 0 ? ", interval" : "",
+                      (marks & CREW_FAILED) != 0 ? ", failed" : "",
+                      (marks & CREW_NOTHING) != 0 ? ", nothing" : "");
+    }
+}
+
 static bool may_be(struct oracle *o, uint32_t u, uint32_t least, uint32_t version)
 {
     const struct crew_unit *unit = &o->model->units[u];
@@ -173,6 +195,7 @@ static void judge_unit(struct oracle *o, uint32_t u)
                 return;
         }
     }
+    tell_history(o, u);
     crew_violation(o->crew, 0,
                    "unit %u has version %d, after %s; held %u, first %u, %s %u, begun %u", u,
                    (int)o->found[u], o->cut ? "a power cut" : "a kill", unit->held, unit->first,
@@ -232,11 +255,14 @@ static void judge_order(struct oracle *o, const bitkv *db, uint32_t u)
             continue;
         for (unsigned k = 0; k < crew_keys(u); k++) {
             uint32_t p = partition_of(db, u, k);
-            if (effective < o->partitions[p].newest || i + 1 < o->partitions[p].own[crew_owner(u)])
-                crew_violation(o->crew, 0,
-                               "a hole: version %u of unit %u is missing from partition %u, which "
-                               "has later writes",
-                               write->version, u, p);
+            if (effective >= o->partitions[p].newest &&
+                i + 1 >= o->partitions[p].own[crew_owner(u)])
+                continue;
+            tell_history(o, u);
+            crew_violation(o->crew, 0,
+                           "a hole: version %u of unit %u is missing from partition %u, which "
+                           "has later writes",
+                           write->version, u, p);
         }
     }
 }

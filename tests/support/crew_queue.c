@@ -16,7 +16,7 @@ struct slot {
     uint32_t unit, wanted, before; /* versions: that a get must find; to go back to */
     bitkv_durability how;
     bitkv_op_kind kind;
-    bool used;
+    bool used, sure; /* sure: of what is wanted */
     unsigned char value[VALUE_MAX];
 };
 
@@ -69,8 +69,7 @@ static void complete_get(struct queue *q, const struct slot *slot, const bitkv_c
         size_t size = crew_value(slot->unit, 0, slot->wanted, hand->value);
         good = size == c->value_size && memcmp(data, hand->value, size) == 0;
     }
-    /* If a write before it may have failed, it is not known what there was. */
-    if (!good && !hand->in_doubt && (!may_fail(q) || hand->errors == 0))
+    if (!good && !hand->in_doubt && slot->sure)
         crew_violation(hand->crew, 0, "a get of a queue: unit %u, wanted version %u: %s, %zu bytes",
                        slot->unit, slot->wanted, bitkv_error_name(c->status), c->value_size);
 }
@@ -83,6 +82,8 @@ static void complete_sync(struct queue *q, const struct slot *slot, const bitkv_
             crew_failed(q->hand, "a sync of a queue", c->status);
         return;
     }
+    if (!crew_proves(q->hand->crew))
+        return;
     uint32_t end = (uint32_t)(slot->write - ring->writes);
     for (; q->synced < end; q->synced++) {
         struct crew_write *write = &ring->writes[q->synced];
@@ -185,6 +186,8 @@ static void prepare(struct queue *q, struct slot *slot, bitkv_op *op)
         slot->kind = BITKV_OP_GET;
         slot->unit = crew_pick(hand, true);
         slot->wanted = hand->present[slot->unit];
+        /* A write that is under way may turn out to have failed. */
+        slot->sure = !may_fail(q) || q->writes_of[slot->unit] == 0;
         op->flags = crew_draw(hand, 2) == 0 ? BITKV_OP_VIEW : 0;
     } else {
         slot->kind = BITKV_OP_SYNC;
