@@ -11,6 +11,7 @@ PARTS ?=
 BITES ?=
 # `bitkv-bench --help` lists them; --quick takes a few minutes.
 BENCH_ARGS ?=
+BITKV_SOAK_MINUTES ?= 30
 DESTDIR ?=
 
 CONFIGURE = cmake $$(command -v ninja >/dev/null && echo "-G Ninja") -S . -DBITKV_WERROR=$(WERROR)
@@ -25,7 +26,7 @@ help:
 	@echo "make all      build the libraries, tools and examples"
 	@echo "make demo     build BitKV and show it at work on this machine's package catalogue"
 	@echo "make test     build it and run all tests"
-	@echo "make soak     a minute of deletions: does the space on disk stay bounded?"
+	@echo "make soak     one database for BITKV_SOAK_MINUTES=30: kills, compaction, backups, repartition"
 	@echo "make torture  an hour of crashes, faults and damage (BITKV_TORTURE_MINUTES=60, PARTS='crash.*')"
 	@echo "make bites    plant bugs in a copy of the sources: do the tests notice?"
 	@echo "make bench    measure it beside its peers (BENCH_ARGS=--quick)"
@@ -62,7 +63,8 @@ soak:
 	@scripts/setup.sh test
 	@$(CONFIGURE) -B $(BUILD)/test
 	@cmake --build $(BUILD)/test -j $(JOBS)
-	@cd $(BUILD)/test && $(TEST) -C soak -L soak --verbose
+	@cd $(BUILD)/test && BITKV_SOAK_MINUTES=$(BITKV_SOAK_MINUTES) \
+	    $(TEST) -C soak -L soak --parallel 1 --verbose
 
 torture:
 	@scripts/setup.sh torture

@@ -22,6 +22,8 @@ parts()
     part property.cq_model 3 'BITKV_MS=$((S * 1000)) $T/test_property_cq_model'
     part crash.threads 2 'BITKV_MS=$((S * 150)) $T/test_crash_threads'
     part crash.sigkill 8 'BITKV_KILL_SECONDS=$S $T/test_crash_sigkill'
+    part crash.shutdown 8 'BITKV_SHUTDOWN_SECONDS=$S $T/test_crash_shutdown'
+    part crash.soak 10 'BITKV_SOAK_SECONDS=$S $T/test_crash_soak'
     part damage.every_bit 2 'BITKV_DAMAGE_BITS=1 $T/test_damage_changes'
     part fuzz 4 'BITKV_FUZZ_SECONDS=$((S / 8)) make fuzz BUILD=$BUILD'
 }

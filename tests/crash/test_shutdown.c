@@ -26,6 +26,7 @@
 #define LIVES_OF_IMAGE 60u
 #define IMAGE_BYTES    (400ull << 20)
 #define PATIENCE_MS    60000u
+#define NEVER          (1u << 30)
 
 /* ext4 turns read-only when its journal is gone. What a page was that could not be
  * written, and was dropped, the disk does not say any more. */
@@ -62,7 +63,7 @@ static void draw_plan(struct run *run, struct crew_plan *plan)
                                .seed = draw(c),
                                .tolerated = TOLERATED,
                                .errors_most = 1 + (unsigned)below(c, 30),
-                               .sync_one_in = 1 + (unsigned)below(c, 300),
+                               .sync_one_in = one_in(c, 2) ? 1 + (unsigned)below(c, 300) : NEVER,
                                .pause_one_in = 4 + (unsigned)below(c, 8),
                                .compacts = !one_in(c, 3)};
     bitkv_options *o = &plan->options;
@@ -72,7 +73,7 @@ static void draw_plan(struct run *run, struct crew_plan *plan)
     o->backend = one_in(c, 2) ? BITKV_BACKEND_IO_URING : BITKV_BACKEND_THREADS;
     o->io_threads = 4;
     o->ring_depth = 64;
-    o->sync_interval_ms = 1 + (uint32_t)below(c, 100);
+    o->sync_interval_ms = 1 + (uint32_t)below(c, one_in(c, 2) ? 100 : 2000);
     o->max_open_segments = (uint32_t)below(c, 5);
     o->checkpoint_interval_bytes = one_in(c, 2) ? 1 + below(c, 1u << 20) : 0;
     o->auto_compact = !one_in(c, 4);
@@ -92,7 +93,7 @@ static void stir_file(struct chance *c, const char *name)
     if (fstat(fd, &status) == 0 && status.st_size > 0) {
         off_t size = status.st_size, from = (off_t)below(c, (uint64_t)size) & ~4095l;
         off_t length = (off_t)(1 + below(c, 16)) * 4096;
-        switch (below(c, 8)) {
+        switch (below(c, 16)) {
         case 0:
             (void)fdatasync(fd);
             break;
@@ -108,15 +109,25 @@ static void stir_file(struct chance *c, const char *name)
     (void)close(fd);
 }
 
-/* One of the names in a directory that is no directory itself. */
+/* The file that is written to, mostly, or one of the others. */
 static void stir_directory(struct chance *c, const char *of)
 {
     DIR *dir = opendir(of);
-    char name[PATH_SIZE] = "";
+    char name[PATH_SIZE] = "", each[PATH_SIZE];
+    struct stat status;
+    struct timespec newest = {0};
     unsigned seen = 0;
+    bool any = one_in(c, 4);
     for (const struct dirent *e; dir != NULL && (e = readdir(dir)) != NULL;) {
-        if (e->d_type == DT_REG && one_in(c, ++seen))
-            inside(name, of, e->d_name);
+        if (stat(inside(each, of, e->d_name), &status) != 0 || !S_ISREG(status.st_mode))
+            continue;
+        const struct timespec *t = &status.st_mtim;
+        bool newer = t->tv_sec > newest.tv_sec ||
+                     (t->tv_sec == newest.tv_sec && t->tv_nsec > newest.tv_nsec);
+        if (any ? one_in(c, ++seen) : newer) {
+            memcpy(name, each, sizeof name);
+            newest = *t;
+        }
     }
     if (dir != NULL)
         (void)closedir(dir);
@@ -251,7 +262,7 @@ static void durable_writes_survive_a_file_system_that_is_shut_down(void **state)
     run.seed = env_number("BITKV_SEED", (uint64_t)t.tv_sec);
     run.chance.state = run.seed;
     print_message("BITKV_SEED=%llu\n", (unsigned long long)run.seed);
-    run.crew = crew_create();
+    run.crew = crew_create(CREW_FEW);
     uint64_t most = env_number("BITKV_SHUTDOWNS", UINT64_MAX), begun = now_ms();
     uint64_t ms = env_number("BITKV_SHUTDOWN_SECONDS", most == UINT64_MAX ? 8 : 1u << 30) * 1000;
     while (run.shutdowns < most && now_ms() < begun + ms) {

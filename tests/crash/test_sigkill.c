@@ -129,7 +129,7 @@ static void acknowledged_writes_survive_sigkill(void **state)
     make_scratch(directory);
     inside(path, directory, "db");
     inside(backup, directory, "backup");
-    run.crew = crew_create();
+    run.crew = crew_create(CREW_FEW);
     uint64_t most = env_number("BITKV_KILLS", UINT64_MAX), begun = now_ms();
     uint64_t seconds = env_number("BITKV_KILL_SECONDS", most == UINT64_MAX ? 18 : 1u << 30);
     while (run.kills < most && now_ms() < begun + seconds * 1000) {

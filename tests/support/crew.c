@@ -36,13 +36,14 @@ static uint64_t now_ms(void)
 
 /* --- memory ----------------------------------------------------------------- */
 
-struct crew *crew_create(void)
+struct crew *crew_create(uint32_t units)
 {
     struct crew *crew =
         mmap(NULL, sizeof *crew, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (crew == MAP_FAILED)
         abort();
     atomic_store(&crew->clock, 1);
+    crew->units = units;
     crew_forget(crew);
     return crew;
 }
@@ -59,7 +60,7 @@ void crew_forget(struct crew *crew)
     struct crew_model *model = &crew->models[other];
     memset(model, 0, sizeof *model);
     model->life = old->life + 1;
-    for (uint32_t u = 0; u < CREW_UNITS; u++) {
+    for (uint32_t u = 0; u < crew->units; u++) {
         model->units[u].first = 1;
         atomic_store(&crew->backup_floor[u], 0);
     }
@@ -139,7 +140,7 @@ uint64_t crew_draw(struct crew_hand *hand, uint64_t n)
 uint32_t crew_pick(struct crew_hand *hand, bool singles)
 {
     for (;;) {
-        uint32_t of_hand = CREW_UNITS / CREW_WRITERS;
+        uint32_t of_hand = hand->crew->units / CREW_WRITERS;
         uint64_t n = crew_draw(hand, 20) == 0 ? of_hand : of_hand / 4;
         uint32_t unit = (uint32_t)crew_draw(hand, n) * CREW_WRITERS + hand->index;
         if (!singles || !crew_is_group(unit))
@@ -306,7 +307,7 @@ static struct crew_hand *new_hand(struct crew *crew, const struct crew_plan *pla
     hand->db = db;
     hand->index = index;
     hand->chance = mix(plan->seed + index * 1000003u);
-    for (uint32_t u = 0; u < CREW_UNITS; u++)
+    for (uint32_t u = 0; u < crew->units; u++)
         hand->present[u] = crew_model(crew)->units[u].held;
     if (index < CREW_WRITERS) {
         atomic_store(&crew->rings[index].count, 0);

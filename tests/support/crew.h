@@ -38,10 +38,11 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#define CREW_CALLERS  2u /* threads that make calls */
-#define CREW_WRITERS  3u /* and one with a completion queue */
-#define CREW_UNITS    192u
-#define CREW_GROUP    6u /* keys of a group */
+#define CREW_CALLERS  2u     /* threads that make calls */
+#define CREW_WRITERS  3u     /* and one with a completion queue */
+#define CREW_UNITS    16384u /* at most */
+#define CREW_FEW      192u   /* quickly checked */
+#define CREW_GROUP    6u     /* keys of a group */
 #define CREW_RING     (1u << 14)
 #define CREW_COUNTERS 4u
 #define CREW_VALUE    (200u << 10) /* longest value */
@@ -93,6 +94,7 @@ enum crew_keeping { CREW_COMPACTS, CREW_BACKS_UP, CREW_LOOKS, CREW_RESTS };
 #define CREW_KEEPING (CREW_RESTS + 1)
 
 struct crew {
+    uint32_t units;
     _Atomic uint32_t which; /* of the models */
     struct crew_model models[2];
     struct crew_ring rings[CREW_WRITERS];
@@ -110,7 +112,8 @@ struct crew {
     _Atomic int keeping; /* enum crew_keeping: what runs just now, besides writes */
 
     _Atomic uint32_t backup_floor[CREW_UNITS];
-    _Atomic uint64_t backups, backups_checked;
+    _Atomic uint64_t backups, backups_checked; /* since the database was new */
+    _Atomic uint64_t backups_compared;         /* in all */
     _Atomic uint64_t compactions, snapshots, syncs, refused, recoveries, cut, torn;
 };
 
@@ -129,8 +132,8 @@ struct crew_plan {
     bool checks_only;      /* no threads */
 };
 
-/* A crew that nobody has seen. */
-struct crew *crew_create(void);
+/* A crew that nobody has seen, with CREW_FEW to CREW_UNITS units. */
+struct crew *crew_create(uint32_t units);
 void crew_destroy(struct crew *crew);
 /* The database is gone, and another one begins. */
 void crew_forget(struct crew *crew);

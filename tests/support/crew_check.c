@@ -269,9 +269,9 @@ static void judge_order(struct oracle *o, const bitkv *db, uint32_t u)
 
 static void judge_prefixes(struct oracle *o, const bitkv *db)
 {
-    for (uint32_t u = 0; u < CREW_UNITS; u++)
+    for (uint32_t u = 0; u < o->crew->units; u++)
         note_kept(o, db, u);
-    for (uint32_t u = 0; u < CREW_UNITS; u++)
+    for (uint32_t u = 0; u < o->crew->units; u++)
         judge_order(o, db, u);
 }
 
@@ -310,7 +310,7 @@ static void settle(struct oracle *o, const int64_t counters[CREW_COUNTERS])
     memset(next, 0, sizeof *next);
     next->life = o->model->life + 1;
     uint64_t lost = 0;
-    for (uint32_t u = 0; u < CREW_UNITS; u++) {
+    for (uint32_t u = 0; u < o->crew->units; u++) {
         uint32_t begun = atomic_load(&o->model->units[u].begun), held = o->taken[u];
         lost += atomic_load(&o->model->units[u].acknowledged) > held;
         next->units[u].held = held;
@@ -340,12 +340,12 @@ int crew_check(struct crew *crew, bitkv *db)
     int rc = BITKV_OK;
     int64_t counters[CREW_COUNTERS];
     index_writes(o);
-    for (uint32_t u = 0; u < CREW_UNITS && rc == BITKV_OK; u++)
+    for (uint32_t u = 0; u < o->crew->units && rc == BITKV_OK; u++)
         rc = crew_read_unit(crew, read_database, db, "the database", u, &o->found[u]);
     for (unsigned i = 0; i < CREW_COUNTERS && rc == BITKV_OK; i++)
         rc = judge_counter(o, db, i, &counters[i]);
     if (rc == BITKV_OK) {
-        for (uint32_t u = 0; u < CREW_UNITS; u++)
+        for (uint32_t u = 0; u < o->crew->units; u++)
             judge_unit(o, u);
         if (o->cut)
             judge_prefixes(o, db);
@@ -370,7 +370,7 @@ int crew_check_backup(struct crew *crew, const struct crew_plan *plan)
     int rc = bitkv_open(&db, plan->backup, &options);
     if (rc != BITKV_OK)
         return rc;
-    for (uint32_t u = 0; u < CREW_UNITS && rc == BITKV_OK; u++) {
+    for (uint32_t u = 0; u < crew->units && rc == BITKV_OK; u++) {
         uint32_t found, least = atomic_load(&crew->backup_floor[u]);
         uint32_t most = atomic_load(&crew_model(crew)->units[u].begun);
         rc = crew_read_unit(crew, read_database, db, "the backup", u, &found);
@@ -385,5 +385,6 @@ int crew_check_backup(struct crew *crew, const struct crew_plan *plan)
     }
     int closed = bitkv_close(db);
     atomic_store(&crew->backups_checked, made);
+    atomic_fetch_add(&crew->backups_compared, 1);
     return rc != BITKV_OK ? rc : closed;
 }

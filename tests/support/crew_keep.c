@@ -12,7 +12,7 @@ static int read_snapshot(void *snapshot, const void *key, size_t key_size, bitkv
 
 static void copy_acknowledged(struct crew *crew, uint32_t versions[CREW_UNITS])
 {
-    for (uint32_t u = 0; u < CREW_UNITS; u++) {
+    for (uint32_t u = 0; u < crew->units; u++) {
         struct crew_unit *unit = &crew_model(crew)->units[u];
         versions[u] = atomic_load(&unit->acknowledged);
     }
@@ -30,7 +30,7 @@ static void look_at_snapshot(struct crew_hand *hand)
         crew_failed(hand, "bitkv_snapshot_create", rc);
         return;
     }
-    for (uint32_t u = 0; u < CREW_UNITS && !atomic_load(&crew->stop); u++) {
+    for (uint32_t u = 0; u < crew->units && !atomic_load(&crew->stop); u++) {
         const struct crew_unit *unit = &crew_model(crew)->units[u];
         uint32_t found, most = atomic_load(&unit->begun);
         rc = crew_read_unit(crew, read_snapshot, snapshot, "a snapshot", u, &found);
@@ -62,7 +62,7 @@ static void make_backup(struct crew_hand *hand)
         crew_failed(hand, "bitkv_backup", rc);
         return;
     }
-    for (uint32_t u = 0; u < CREW_UNITS; u++)
+    for (uint32_t u = 0; u < crew->units; u++)
         atomic_store(&crew->backup_floor[u], least[u]);
     atomic_fetch_add(&crew->backups, 1);
 }
