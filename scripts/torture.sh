@@ -23,6 +23,7 @@ parts()
     part crash.threads 2 'BITKV_MS=$((S * 150)) $T/test_crash_threads'
     part crash.sigkill 8 'BITKV_KILL_SECONDS=$S $T/test_crash_sigkill'
     part crash.shutdown 8 'BITKV_SHUTDOWN_SECONDS=$S $T/test_crash_shutdown'
+    part crash.full_disk 3 'BITKV_FULL_SECONDS=$S $T/test_crash_full_disk'
     part crash.soak 10 'BITKV_SOAK_SECONDS=$S $T/test_crash_soak'
     part damage.every_bit 2 'BITKV_DAMAGE_BITS=1 $T/test_damage_changes'
     part fuzz 4 'BITKV_FUZZ_SECONDS=$((S / 8)) make fuzz BUILD=$BUILD'

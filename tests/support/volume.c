@@ -104,7 +104,8 @@ const char *volume_lacks(const char *type)
     return NULL;
 }
 
-void volume_make(struct volume *volume, const char *type, uint64_t bytes, const char *mkfs_options)
+static void make_in(const char *folder, struct volume *volume, const char *type, uint64_t bytes,
+                    const char *mkfs_options)
 {
     static unsigned number;
     *volume = (struct volume){{0}, {0}, {0}};
@@ -114,7 +115,7 @@ void volume_make(struct volume *volume, const char *type, uint64_t bytes, const 
         die("mkdir %s", volume->mounted);
     if (strcmp(type, "tmpfs") == 0)
         return;
-    (void)snprintf(volume->image, sizeof volume->image, HOME "/%u.img", number);
+    (void)snprintf(volume->image, sizeof volume->image, "%s/%u.img", folder, number);
     int fd = open(volume->image, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (fd < 0 || ftruncate(fd, (off_t)bytes) != 0)
         die("image %s", volume->image);
@@ -123,6 +124,17 @@ void volume_make(struct volume *volume, const char *type, uint64_t bytes, const 
     (void)snprintf(command, sizeof command, "mkfs.%s -q %s %s", type, mkfs_options, volume->image);
     if (system(command) != 0) // NOLINT(cert-env33-c): nothing of it is from outside
         die("%s", command);
+}
+
+void volume_make(struct volume *volume, const char *type, uint64_t bytes, const char *mkfs_options)
+{
+    make_in(HOME, volume, type, bytes, mkfs_options);
+}
+
+void volume_make_on(struct volume *volume, const struct volume *below, const char *type,
+                    uint64_t bytes, const char *mkfs_options)
+{
+    make_in(below->mounted, volume, type, bytes, mkfs_options);
 }
 
 /* It is freed when the last one who has it open lets go of it. */

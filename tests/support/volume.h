@@ -35,6 +35,9 @@ const char *volume_lacks(const char *type);
 
 /* A new file system. What fails here ends the process: it is no test's matter. */
 void volume_make(struct volume *volume, const char *type, uint64_t bytes, const char *mkfs_options);
+/* The same, its image being a file with holes on another one. */
+void volume_make_on(struct volume *volume, const struct volume *below, const char *type,
+                    uint64_t bytes, const char *mkfs_options);
 void volume_mount(struct volume *volume, const char *options);
 void volume_unmount(struct volume *volume);
 void volume_remove(struct volume *volume);
