@@ -62,6 +62,8 @@ static void make_backup(struct crew_hand *hand)
         crew_failed(hand, "bitkv_backup", rc);
         return;
     }
+    if (!crew_proves(crew))
+        return;
     for (uint32_t u = 0; u < crew->units; u++)
         atomic_store(&crew->backup_floor[u], least[u]);
     atomic_fetch_add(&crew->backups, 1);
