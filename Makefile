@@ -5,10 +5,13 @@ JOBS  ?= $(shell nproc 2>/dev/null || echo 2)
 # Tests that run at a time.
 TEST_JOBS ?= 2
 WERROR ?= OFF
+# Parts of scripts/torture.sh, as patterns; all, if none is named.
+PARTS ?=
 # Names of bugs, or options of scripts/plant-bugs.py.
 BITES ?=
 # `bitkv-bench --help` lists them; --quick takes a few minutes.
 BENCH_ARGS ?=
+BITKV_SOAK_MINUTES ?= 30
 DESTDIR ?=
 # Empty: several times the executions a second, and less is noticed.
 BITKV_FUZZ_SANITIZE ?= address
@@ -21,7 +24,7 @@ CONFIGURE = cmake $$(command -v ninja >/dev/null && echo "-G Ninja") -S . -DBITK
 TEST = ctest --output-on-failure --no-tests=error --parallel $(TEST_JOBS)
 
 .DEFAULT_GOAL := all
-.PHONY: help all demo test soak bites bench fuzz asan tsan coverage install format lint clean
+.PHONY: help all demo test soak torture bites bench fuzz asan tsan coverage install format lint clean
 .NOTPARALLEL:
 MAKEFLAGS += --no-print-directory
 
@@ -29,7 +32,8 @@ help:
 	@echo "make all      build the libraries, tools and examples"
 	@echo "make demo     build BitKV and show it at work on this machine's package catalogue"
 	@echo "make test     build it and run all tests"
-	@echo "make soak     a minute of deletions: does the space on disk stay bounded?"
+	@echo "make soak     one database for BITKV_SOAK_MINUTES=30: kills, compaction, backups, repartition"
+	@echo "make torture  an hour of crashes, faults and damage (BITKV_TORTURE_MINUTES=60, PARTS='crash.*')"
 	@echo "make bites    plant bugs in a copy of the sources: do the tests notice?"
 	@echo "make bench    measure it beside its peers (BENCH_ARGS=--quick)"
 	@echo "make asan     all tests with AddressSanitizer and UndefinedBehaviorSanitizer"
@@ -66,7 +70,14 @@ soak:
 	@scripts/setup.sh test
 	@$(CONFIGURE) -B $(BUILD)/test
 	@cmake --build $(BUILD)/test -j $(JOBS)
-	@cd $(BUILD)/test && $(TEST) -C soak -L soak --verbose
+	@cd $(BUILD)/test && BITKV_SOAK_MINUTES=$(BITKV_SOAK_MINUTES) \
+	    $(TEST) -C soak -L soak --parallel 1 --verbose
+
+torture:
+	@scripts/setup.sh torture
+	@$(CONFIGURE) -B $(BUILD)/test
+	@cmake --build $(BUILD)/test -j $(JOBS)
+	@scripts/torture.sh $(BUILD)/test $(PARTS)
 
 bites:
 	@scripts/setup.sh test
