@@ -275,6 +275,7 @@ static void erase_bytes(struct bkv_group *g)
     if (copy_out(g) != BITKV_OK)
         atomic_store(&g->partition->failed, BITKV_ERR_IO);
     g->written = false;
+    g->erased = true;
 }
 
 /* The error that led here stays what the caller is told. */
@@ -413,7 +414,8 @@ int bkv_groups_write(struct bkv_group *groups, size_t count, bitkv_durability du
         rc = write_locked(groups, count, durability, &at);
         for (size_t i = count; i-- > 0;)
             bkv_unlock(&groups[i].partition->lock);
-    } while (rc != BITKV_OK && bkv_descriptor_may_come(groups[at].partition, rc, &attempts));
+    } while (rc != BITKV_OK && !groups[0].erased && /* it is the first to be written */
+             bkv_descriptor_may_come(groups[at].partition, rc, &attempts));
     if (rc == BITKV_OK)
         rc = finish(groups, count, durability);
     return bkv_count_write_error(groups[0].partition, rc);
