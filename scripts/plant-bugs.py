@@ -46,10 +46,10 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-COPIED = ["CMakeLists.txt", "cmake", "include", "src", "tools", "examples", "tests"]
-# Not of the fast suite: other programs, and tests once more with another backend.
+COPIED = ["CMakeLists.txt", "cmake", "docs", "include", "src", "tools", "examples", "tests"]
+# Not of the fast suite: other programs, and tests once more, another way.
 LEFT_OUT = (r"^(project|tool|example|cpp|soak)\.|"
-            r"\.(threads|eperm|enosys|enomem|memlock)$")
+            r"\.(threads|eperm|enosys|enomem|memlock|every_bit)$")
 
 
 class Trouble(Exception):
@@ -129,7 +129,8 @@ class Copy:
             raise Trouble("the copy cannot be configured:\n" + done.stdout)
         listed = self.run("ctest", "-N", "-E", LEFT_OUT).stdout
         for name in re.findall(r"^\s*Test +#\d+: (\S+)", listed, re.M):
-            self.targets[name] = "test_" + name.replace(".", "_")
+            folder, _, rest = name.partition(".")
+            self.targets[name] = f"replay_{rest}" if folder == "fuzz" else f"test_{folder}_{rest}"
         if not self.targets:
             raise Trouble("the copy has no tests:\n" + listed)
 

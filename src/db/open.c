@@ -54,10 +54,12 @@
 
 /* --- the directory ---------------------------------------------------------------------- */
 
-/* Makes the entry of a directory that was just created durable. */
-static int sync_parent(const struct bkv_dir *dir)
+/* Makes the entry of the directory durable; `lenient`: if we may. */
+static int sync_parent(const struct bkv_dir *dir, bool lenient)
 {
     int fd = bkv_dir_descriptor(dir->fd, "..", 0);
+    if (fd < 0 && lenient && (errno == EACCES || errno == EPERM))
+        return BITKV_OK;
     if (fd < 0)
         return bkv_error_sys(errno, "cannot open the parent directory of %s", dir->path);
     int rc = BITKV_OK;
@@ -95,7 +97,7 @@ static int open_directory(struct bkv_dir *dir, const char *path, const bitkv_opt
     free(absolute);
     if (dir->path == NULL)
         return bkv_error(BITKV_ERR_NO_MEMORY, "no memory to open %s", path);
-    return made ? sync_parent(dir) : BITKV_OK;
+    return made ? sync_parent(dir, false) : BITKV_OK;
 }
 
 static void close_directory(struct bkv_dir *dir)
@@ -218,6 +220,15 @@ static int create_database(struct bkv_dir *dir, const bitkv_options *options,
     if (rc == BITKV_OK)
         rc = bkv_manifest_write(dir, manifest);
     return rc;
+}
+
+/* A process that died may have left names that are not durable: of a database that it
+ * had just made, or had put in another's place. What is written here with a sync must
+ * not be lost with them. A parent that may not be read is somebody else's to sync. */
+static int settle_names(struct bkv_dir *dir)
+{
+    int rc = bkv_dir_sync(dir, NULL);
+    return rc == BITKV_OK ? sync_parent(dir, true) : rc;
 }
 
 static int read_or_create(struct bkv_dir *dir, const bitkv_options *options,
@@ -369,6 +380,8 @@ static int open_in(struct bitkv *db)
     int rc = read_or_create(&store->dir, &store->options, &store->manifest);
     if (rc == BITKV_OK && !store->options.read_only)
         rc = leave_backup(&store->dir);
+    if (rc == BITKV_OK && !store->options.read_only)
+        rc = settle_names(&store->dir);
     if (rc == BITKV_OK)
         rc = bkv_io_mode_choose(&store->dir, store->options.io_mode, &store->mapped,
                                 db->io_mode_reason, sizeof db->io_mode_reason);

@@ -233,6 +233,7 @@ static int drop_superseded(struct bkv_recover *r)
     struct bkv_partition *p = r->p;
     uint64_t covered = 0;
     bool sound = true;
+    bool synced = p->store->options.read_only;
     size_t kept = 0;
     int rc = BITKV_OK;
     for (size_t i = 0; i < r->count; i++) {
@@ -246,6 +247,12 @@ static int drop_superseded(struct bkv_recover *r)
             continue;
         }
         char name[BKV_NAME_SIZE];
+        /* The process may have died between the output's rename and its sync. */
+        if (rc == BITKV_OK && sound && !synced) {
+            bkv_name_partition(name, p->index);
+            rc = bkv_dir_sync(&p->store->dir, name);
+            synced = true;
+        }
         bkv_name_hint(name, p->index, f.id);
         if (rc == BITKV_OK && f.hint && sound)
             rc = remove_leftover(r, name);

@@ -548,8 +548,16 @@ static int check_joint(struct bkv_recover *r, size_t index)
         return BITKV_OK;
     char name[BKV_NAME_SIZE];
     if (index == 0) {
-        /* Pages may be lost at the end of a log, never the files before it. */
+        /* Of a log that was never synced, a power cut may have left the later
+         * files and nothing of the first. */
+        struct bkv_place begin = {.file = 0};
+        bool synced;
+        int judged = was_durable(r, begin, &synced);
+        if (judged != BITKV_OK)
+            return judged;
         bkv_name_data(name, r->p->index, f->id);
+        if (!synced)
+            return cut_before(r, index, name, begin);
         return bkv_recover_damage(r, name, 0, 0, "the log's beginning is missing before this file");
     }
     const struct bkv_found *before = &r->found[index - 1];
