@@ -178,8 +178,8 @@ static int sync_written(struct bkv_segment *segment)
 int bkv_directory_sync(struct bkv_partition *p)
 {
     if (bkv_io->fsync(p->directory.fd) != 0)
-        return bkv_error_sys(errno, "cannot sync directory %s/%s", p->store->dir.path,
-                             p->directory.name);
+        return bkv_sync_code(bkv_error_sys(errno, "cannot sync directory %s/%s", p->store->dir.path,
+                                           p->directory.name));
     return BITKV_OK;
 }
 
