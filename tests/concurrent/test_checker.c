@@ -277,10 +277,10 @@ static void random_histories_are_judged_as_by_trying_all_orders(void **state)
 }
 
 /* Many calls at a time, most of which have many orders: no order is tried twice. */
-static void a_million_calls_are_judged_in_time(void **state)
+static void many_calls_are_judged_in_time(void **state)
 {
     (void)state;
-    enum { CLIENTS = 8, COUNT = 1000000 };
+    enum { CLIENTS = 8, COUNT = UNDER_TSAN || UNDER_ASAN ? 100000 : 1000000 };
     struct lin_op *ops = calloc(COUNT, sizeof *ops);
     struct chance chance = {.state = 1};
     uint64_t free_at[CLIENTS] = {0};
@@ -313,10 +313,10 @@ static void a_million_calls_are_judged_in_time(void **state)
     print_message("%d calls in %llu ms, %llu configurations\n", COUNT,
                   (unsigned long long)(now_ms() - begun), (unsigned long long)lin_visited(c));
     lin_explain(c, stderr);
+    assert_true(possible);
+    assert_in_range(lin_visited(c), COUNT, 100ull * COUNT);
     lin_free(c);
     free(ops);
-    assert_true(possible);
-    assert_in_range(now_ms() - begun, 0, 60000);
 }
 
 int main(void)
@@ -333,7 +333,7 @@ int main(void)
         cmocka_unit_test(what_is_in_doubt_may_have_been_or_not),
         cmocka_unit_test(a_history_goes_on_where_the_last_one_ended),
         cmocka_unit_test(random_histories_are_judged_as_by_trying_all_orders),
-        cmocka_unit_test(a_million_calls_are_judged_in_time),
+        cmocka_unit_test(many_calls_are_judged_in_time),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
