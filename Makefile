@@ -24,7 +24,7 @@ CONFIGURE = cmake $$(command -v ninja >/dev/null && echo "-G Ninja") -S . -DBITK
 TEST = ctest --output-on-failure --no-tests=error --parallel $(TEST_JOBS)
 
 .DEFAULT_GOAL := all
-.PHONY: help all demo test soak torture bites bench fuzz asan tsan coverage install format lint clean
+.PHONY: help all demo test soak torture bites bench fuzz asan tsan memcheck coverage install format lint clean
 .NOTPARALLEL:
 MAKEFLAGS += --no-print-directory
 
@@ -38,6 +38,7 @@ help:
 	@echo "make bench    measure it beside its peers (BENCH_ARGS=--quick)"
 	@echo "make asan     all tests with AddressSanitizer and UndefinedBehaviorSanitizer"
 	@echo "make tsan     all tests with ThreadSanitizer"
+	@echo "make memcheck tests of units, interface, damage and bugs under valgrind"
 	@echo "make fuzz     libFuzzer on each format and the interface (BITKV_FUZZ_SECONDS=60 of each;"
 	@echo "              BITKV_FUZZER=afl: AFL++)"
 	@echo "make coverage lines of src/ that the tests reach"
@@ -101,6 +102,12 @@ tsan:
 	@$(CONFIGURE) -B $(BUILD)/tsan -DBITKV_SANITIZE=thread
 	@cmake --build $(BUILD)/tsan -j $(JOBS)
 	@cd $(BUILD)/tsan && $(TEST)
+
+memcheck:
+	@scripts/setup.sh memcheck
+	@$(CONFIGURE) -B $(BUILD)/test
+	@cmake --build $(BUILD)/test -j $(JOBS)
+	@scripts/memcheck.sh $(BUILD)/test
 
 fuzz:
 	@scripts/setup.sh fuzz

@@ -3,7 +3,7 @@
 # machine on: no compiler, no cmake, no package lists. What is there already
 # is not asked for, and if nothing is missing the network is not touched.
 #
-#   scripts/setup.sh [build|demo|test|torture|bench|fuzz|coverage|lint]
+#   scripts/setup.sh [build|demo|test|torture|bench|memcheck|fuzz|coverage|lint]
 set -eu
 
 purpose=${1:-test}
@@ -77,6 +77,10 @@ bench)
     need librocksdb-dev have_cxx_header rocksdb/db.h
     need fio have fio
     ;;
+memcheck)
+    need_test
+    need valgrind have valgrind
+    ;;
 fuzz)
     need_test
     need clang have clang # Debian's brings libFuzzer
@@ -93,7 +97,7 @@ lint)
     need cppcheck have cppcheck
     ;;
 *)
-    echo "usage: scripts/setup.sh [build|demo|test|torture|bench|fuzz|coverage|lint]" >&2
+    echo "usage: scripts/setup.sh [build|demo|test|torture|bench|memcheck|fuzz|coverage|lint]" >&2
     exit 2
     ;;
 esac

@@ -35,6 +35,7 @@
 #include "base/bytes.h"
 #include "base/error.h"
 #include "base/memory.h"
+#include "base/schedule.h"
 
 #include <inttypes.h>
 
@@ -151,6 +152,7 @@ static int write_if(struct bkv_partition *p, struct bkv_epoch_slot *slot,
         if (!write->deletes)
             write->deadline = deadline_of(p->store, change->ttl_ms,
                                           expected.present ? expected.deadline : UINT64_MAX);
+        BKV_SCHEDULE_POINT("condition.looked");
         rc = bkv_write(p, hash, write, &expected);
         if (rc != BKV_CHANGED)
             return rc;
@@ -308,6 +310,7 @@ int bkv_partition_add(struct bkv_partition *p, struct bkv_epoch_slot *slot,
             .deadline = looked == BITKV_OK ? seen.deadline : deadline_of(p->store, 0, UINT64_MAX),
         };
         expected = expect(&seen, looked, expected.waits);
+        BKV_SCHEDULE_POINT("condition.looked");
         rc = bkv_write(p, hash, &write, &expected);
         if (rc == BITKV_OK)
             *result = value;

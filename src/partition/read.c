@@ -20,6 +20,7 @@
 
 #include "base/error.h"
 #include "base/memory.h"
+#include "base/schedule.h"
 #include "io/residency.h"
 #include "partition/record_read.h"
 
@@ -202,7 +203,9 @@ static int get_pinned(struct bkv_partition *p, struct bkv_epoch_slot *slot,
         struct bkv_mapping *pinned;
         bkv_segment_ref(segment);
         bkv_epoch_pause(slot);
+        BKV_SCHEDULE_POINT("get.paused");
         int rc = bkv_segment_pin(p, segment, &pinned);
+        BKV_SCHEDULE_POINT("get.pinned");
         bkv_epoch_resume(slot);
         bkv_segment_unref(segment);
         bool found = bkv_keydir_find(p->keydir, hash, &location);
@@ -305,9 +308,12 @@ static inline int read_found(const struct bkv_located *found, struct bkv_epoch_s
 static inline struct bkv_located find(struct bkv_partition *p, const struct bkv_hash *hash)
 {
     uint64_t location;
-    if (bkv_keydir_find(p->keydir, hash, &location))
-        return target_of(p, location);
-    return (struct bkv_located){.partition = p};
+    if (!bkv_keydir_find(p->keydir, hash, &location))
+        return (struct bkv_located){.partition = p};
+    BKV_SCHEDULE_POINT("get.found");
+    struct bkv_located found = target_of(p, location);
+    BKV_SCHEDULE_POINT("get.located");
+    return found;
 }
 
 int bkv_partition_get(struct bkv_partition *p, struct bkv_epoch_slot *slot,

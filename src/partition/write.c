@@ -34,6 +34,7 @@
 #include "base/epoch.h"
 #include "base/error.h"
 #include "base/memory.h"
+#include "base/schedule.h"
 
 #include <string.h>
 
@@ -406,6 +407,7 @@ static int put_locked(struct bkv_partition *p, const struct bkv_hash *hash, cons
         rc = append(p, d, durability, &location);
     if (BKV_UNLIKELY(rc != BITKV_OK))
         return rc;
+    BKV_SCHEDULE_POINT("write.appended");
     bkv_account(p, location, true);
     bkv_account_dead(p, bkv_keydir_defer(p->keydir, hash, location));
     outcome->wake = note_append(p, d->size, durability);
@@ -450,6 +452,7 @@ static inline int attempt(struct bkv_partition *p, const struct bkv_hash *hash,
                           const struct bkv_expected *expected, struct outcome *outcome)
 {
     int rc;
+    BKV_SCHEDULE_POINT("write.drafted");
     bkv_lock(&p->lock);
     if (expected != NULL && !holds(p, hash, expected))
         rc = BKV_CHANGED;
@@ -477,6 +480,7 @@ static inline int perform(struct bkv_partition *p, const struct bkv_hash *hash,
     }
     if (BKV_LIKELY(rc == BITKV_OK)) {
         write->sequence = outcome.sequence;
+        BKV_SCHEDULE_POINT("write.shown");
         rc = finish(p, outcome.position, outcome.wake, durability, write->unsynced);
     }
     return count_error(p, rc);
