@@ -30,6 +30,12 @@ have_cmake()
     [ -n "$version" ] && [ "$(printf '%s\n3.20\n' "$version" | sort -V | head -n 1)" = 3.20 ]
 }
 
+have_profile_runtime()
+{
+    echo "int main(void) { return 0; }" |
+        clang-19 -fprofile-instr-generate -x c - -o /dev/null
+}
+
 have_compiler() { have cc && have c++ && have make && have_header stdio.h; }
 
 # The library needs the compiler, cmake and liburing; the tools read JSON with
@@ -88,7 +94,9 @@ fuzz)
     ;;
 coverage)
     need_test
-    need gcovr have gcovr
+    need clang-19 have clang-19 # MC/DC, which Debian's default clang lacks
+    need llvm-19 have llvm-cov-19
+    need libclang-rt-19-dev have_profile_runtime
     ;;
 lint)
     need_test
