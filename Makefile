@@ -13,6 +13,8 @@ BITES ?=
 BENCH_ARGS ?=
 BITKV_SOAK_MINUTES ?= 30
 DESTDIR ?=
+# Empty: several times the executions a second, and less is noticed.
+BITKV_FUZZ_SANITIZE ?= address
 
 CONFIGURE = cmake $$(command -v ninja >/dev/null && echo "-G Ninja") -S . -DBITKV_WERROR=$(WERROR)
 TEST = ctest --output-on-failure --no-tests=error --parallel $(TEST_JOBS)
@@ -98,6 +100,7 @@ tsan:
 fuzz:
 	@scripts/setup.sh fuzz
 	@$(CONFIGURE) -B $(BUILD)/fuzz -DBITKV_BUILD_FUZZERS=ON -DBITKV_BUILD_EXAMPLES=OFF \
+	    -DBITKV_SANITIZE=$(BITKV_FUZZ_SANITIZE) \
 	    -DCMAKE_C_COMPILER=clang -DCMAKE_CXX_COMPILER=clang++
 	@cmake --build $(BUILD)/fuzz -j $(JOBS) --target fuzzers
 	@BITKV_FUZZ_SECONDS=$(BITKV_FUZZ_SECONDS) BITKV_FUZZ_TARGETS="$(BITKV_FUZZ_TARGETS)" \
