@@ -36,7 +36,7 @@ if [ $# -lt 1 ]; then
     exit 2
 fi
 T=$(cd "$1" && pwd)/tests
-BUILD=$(dirname "$(dirname "$T")")
+BUILD=$(dirname "$T")
 shift
 wanted=${*:-*}
 minutes=${BITKV_TORTURE_MINUTES:-60}
