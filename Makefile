@@ -15,6 +15,10 @@ BITKV_SOAK_MINUTES ?= 30
 DESTDIR ?=
 # Empty: several times the executions a second, and less is noticed.
 BITKV_FUZZ_SANITIZE ?= address
+# Or afl: AFL++, in a build folder of its own.
+BITKV_FUZZER ?= libfuzzer
+FUZZ_BUILD = $(BUILD)/fuzz$(if $(filter afl,$(BITKV_FUZZER)),-afl)
+FUZZ_CC = $(if $(filter afl,$(BITKV_FUZZER)),afl-clang-fast,clang)
 
 CONFIGURE = cmake $$(command -v ninja >/dev/null && echo "-G Ninja") -S . -DBITKV_WERROR=$(WERROR)
 TEST = ctest --output-on-failure --no-tests=error --parallel $(TEST_JOBS)
@@ -34,7 +38,8 @@ help:
 	@echo "make bench    measure it beside its peers (BENCH_ARGS=--quick)"
 	@echo "make asan     all tests with AddressSanitizer and UndefinedBehaviorSanitizer"
 	@echo "make tsan     all tests with ThreadSanitizer"
-	@echo "make fuzz     libFuzzer on each format and the interface (BITKV_FUZZ_SECONDS=60 of each)"
+	@echo "make fuzz     libFuzzer on each format and the interface (BITKV_FUZZ_SECONDS=60 of each;"
+	@echo "              BITKV_FUZZER=afl: AFL++)"
 	@echo "make coverage lines of src/ that the tests reach"
 	@echo "make install  install (PREFIX=/usr/local, DESTDIR=)"
 	@echo "make format   lay out the sources with clang-format"
@@ -99,12 +104,12 @@ tsan:
 
 fuzz:
 	@scripts/setup.sh fuzz
-	@$(CONFIGURE) -B $(BUILD)/fuzz -DBITKV_BUILD_FUZZERS=ON -DBITKV_BUILD_EXAMPLES=OFF \
+	@$(CONFIGURE) -B $(FUZZ_BUILD) -DBITKV_BUILD_FUZZERS=ON -DBITKV_BUILD_EXAMPLES=OFF \
 	    -DBITKV_SANITIZE=$(BITKV_FUZZ_SANITIZE) \
-	    -DCMAKE_C_COMPILER=clang -DCMAKE_CXX_COMPILER=clang++
-	@cmake --build $(BUILD)/fuzz -j $(JOBS) --target fuzzers
+	    -DCMAKE_C_COMPILER=$(FUZZ_CC) -DCMAKE_CXX_COMPILER=$(FUZZ_CC)++
+	@cmake --build $(FUZZ_BUILD) -j $(JOBS) --target fuzzers
 	@BITKV_FUZZ_SECONDS=$(BITKV_FUZZ_SECONDS) BITKV_FUZZ_TARGETS="$(BITKV_FUZZ_TARGETS)" \
-	    scripts/fuzz.sh $(BUILD)/fuzz
+	    BITKV_FUZZER=$(BITKV_FUZZER) scripts/fuzz.sh $(FUZZ_BUILD)
 
 coverage:
 	@scripts/setup.sh coverage

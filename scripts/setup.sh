@@ -81,6 +81,7 @@ bench)
 fuzz)
     need_test
     need clang have clang # Debian's brings libFuzzer
+    need afl++ have afl-fuzz
     ;;
 coverage)
     need_test

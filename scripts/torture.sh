@@ -18,7 +18,7 @@ set -eu
 # shellcheck disable=SC2016 # expanded when it is run
 parts()
 {
-    part crash.sim 8 'BITKV_SIM_SECONDS=$S $T/test_crash_sim'
+    part crash.sim 15 'BITKV_SIM_SECONDS=$((S > 60 ? S : 60)) $T/test_crash_sim'
     part crash.sigkill 8 'BITKV_KILL_SECONDS=$S $T/test_crash_sigkill'
     part crash.shutdown 8 'BITKV_SHUTDOWN_SECONDS=$S $T/test_crash_shutdown'
     part crash.full_disk 3 'BITKV_FULL_SECONDS=$S $T/test_crash_full_disk'
