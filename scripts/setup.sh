@@ -60,6 +60,10 @@ need_test()
     need libuv1-dev have_pc libuv # for an example
     need python3 have_python
     need wamerican test -s /usr/share/dict/words # the demo's tests read it
+    need libfuse3-dev have_pc fuse3 # a file system that fails
+    # Those that are shut down only root can mount.
+    [ "$(id -u)" -ne 0 ] || need xfsprogs test -x /usr/sbin/mkfs.xfs
+    [ "$(id -u)" -ne 0 ] || need e2fsprogs test -x /usr/sbin/mkfs.ext4
 }
 
 case $purpose in
@@ -68,9 +72,6 @@ demo) need_build ;;
 test) need_test ;;
 torture)
     need_test
-    need xfsprogs have mkfs.xfs   # file systems that are shut down
-    need e2fsprogs have mkfs.ext4
-    need mount have losetup
     need clang have clang # for the fuzzers
     ;;
 bench)

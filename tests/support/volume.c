@@ -160,21 +160,26 @@ static void attach(int image, char device[32])
     die("no loop device");
 }
 
-void volume_mount(struct volume *volume, const char *options)
+bool volume_mounts(struct volume *volume, const char *options)
 {
-    if (volume->image[0] == '\0') {
-        if (mount("bitkv", volume->mounted, volume->type, 0, options) != 0)
-            die("mount %s", volume->type);
-        return;
-    }
+    if (volume->image[0] == '\0')
+        return mount("bitkv", volume->mounted, volume->type, 0, options) == 0;
     char device[32];
     int image = open(volume->image, O_RDWR | O_CLOEXEC);
     if (image < 0)
         die("image %s", volume->image);
     attach(image, device);
-    if (mount(device, volume->mounted, volume->type, 0, options) != 0)
-        die("mount %s (%s)", volume->type, options);
+    int rc = mount(device, volume->mounted, volume->type, 0, options);
+    int error = errno;
     (void)close(image);
+    errno = error;
+    return rc == 0;
+}
+
+void volume_mount(struct volume *volume, const char *options)
+{
+    if (!volume_mounts(volume, options))
+        die("mount %s (%s)", volume->type, options);
 }
 
 void volume_unmount(struct volume *volume)

@@ -39,6 +39,8 @@ void volume_make(struct volume *volume, const char *type, uint64_t bytes, const 
 void volume_make_on(struct volume *volume, const struct volume *below, const char *type,
                     uint64_t bytes, const char *mkfs_options);
 void volume_mount(struct volume *volume, const char *options);
+/* False if the kernel refuses the image, of which a device that failed has kept a part. */
+bool volume_mounts(struct volume *volume, const char *options);
 void volume_unmount(struct volume *volume);
 void volume_remove(struct volume *volume);
 
