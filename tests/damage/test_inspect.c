@@ -273,6 +273,16 @@ static void what_is_missing_is_told(void **state)
     assert_string_equal(found.file, BKV_MANIFEST_NAME);
 }
 
+static void a_partition_that_is_no_directory_ends_it(void **state)
+{
+    (void)state;
+    lab_image_free(&image);
+    lab_add_manifest(&image, &lab_manifest_2);
+    (void)lab_image_add(&image, "partition_0", "x", 1);
+    int rc = inspect();
+    assert_true(rc != BITKV_OK && rc != BITKV_ERR_CORRUPT && rc != BITKV_NOT_FOUND);
+}
+
 static void what_is_not_of_the_log_is_passed_over(void **state)
 {
     (void)state;
@@ -305,6 +315,7 @@ int main(void)
         TEST(damage_is_an_error_only_where_the_log_was_durable),
         TEST(a_checkpoint_is_held_against_the_files),
         TEST(what_is_missing_is_told),
+        TEST(a_partition_that_is_no_directory_ends_it),
         TEST(what_is_not_of_the_log_is_passed_over),
         TEST(a_database_that_is_being_written_is_not_inspected),
     };
