@@ -27,7 +27,7 @@ endif()
 # Objects of such a build need a run-time library that programs built outside
 # it do not link.
 set(bitkv_instrumented OFF)
-if(BITKV_SANITIZE OR BITKV_COVERAGE)
+if(BITKV_SANITIZE OR BITKV_COVERAGE OR BITKV_BUILD_FUZZERS)
     set(bitkv_instrumented ON)
 endif()
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "crash/sim.h"
 
+#include "base/crc32c.h"
 #include "damage/lab.h"
 #include "io/io.h"
 
@@ -533,6 +534,21 @@ void sim_free(struct sim *of)
     free(of->nodes);
     free(of->begin);
     free(of);
+}
+
+uint32_t sim_checksum(const struct sim *of)
+{
+    uint32_t crc = 0;
+    for (size_t i = 0; i < of->count; i++) {
+        const struct event *e = &of->events[i];
+        const uint64_t numbers[] = {e->kind, e->node, e->other, e->second, e->offset, e->size};
+        crc = bkv_crc32c(crc, numbers, sizeof numbers);
+        crc = bkv_crc32c(crc, e->name, sizeof e->name);
+        crc = bkv_crc32c(crc, e->to, sizeof e->to);
+        if (e->data != NULL)
+            crc = bkv_crc32c(crc, e->data, (size_t)e->size);
+    }
+    return crc;
 }
 
 void sim_tell(const struct sim *of, size_t event, size_t last)

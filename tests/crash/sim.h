@@ -50,6 +50,8 @@ size_t sim_events(struct sim *sim);
 /* Nothing is recorded from here on; the journal stays. */
 void sim_end(struct sim *sim);
 void sim_free(struct sim *sim);
+/* Of the journal: two that differ have another, but for one in 2^32. */
+uint32_t sim_checksum(const struct sim *sim);
 /* The last events before `event`, for who looks into a failure. */
 void sim_tell(const struct sim *sim, size_t event, size_t last);
 

@@ -9,6 +9,7 @@
 #include "fuzz/fuzz.h"
 #include "fuzz/names.h"
 #include "log/format.h"
+#include "log/record.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -346,6 +347,58 @@ static void texts(void)
     save_text("load", "guess-none", 0, "?\n");
 }
 
+static void add_record(const struct bkv_record *record, unsigned flags)
+{
+    uint8_t header[BKV_RECORD_HEADER];
+    uint64_t size = bkv_record_size_of(record);
+    add_u8(flags);
+    add_u8(8);
+    add_u8(0); /* at 64 */
+    add_u8(77);
+    add_u8(0);
+    bkv_record_begin(header, record);
+    add(header, sizeof header);
+    for (uint64_t i = sizeof header; i < size; i++)
+        add_u8((unsigned)i);
+}
+
+static void records(void)
+{
+    static const struct {
+        const char *name;
+        struct bkv_record record;
+    } all[] = {
+        {"put", {.type = BKV_RECORD_PUT, .key_size = 3, .value_size = 30, .sequence = 7}},
+        {"empty-value", {.type = BKV_RECORD_PUT, .key_size = 1, .sequence = 8}},
+        {"large", {.type = BKV_RECORD_PUT, .key_size = 9, .value_size = 2100, .sequence = 9}},
+        {"delete", {.type = BKV_RECORD_DELETE, .key_size = 3, .sequence = 10}},
+        {"expires",
+         {.type = BKV_RECORD_PUT, .flags = BKV_RECORD_EXPIRES, .key_size = 2, .value_size = 5}},
+        {"mark", {.type = BKV_RECORD_MARK, .value_size = BKV_MARK_SIZE, .sequence = 11}},
+        {"batch", {.type = BKV_RECORD_BATCH, .value_size = BKV_BATCH_FIXED + BKV_BATCH_PEER}},
+    };
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
+        char name[32];
+        add_record(&all[i].record, 1);
+        save("record", all[i].name);
+        (void)snprintf(name, sizeof name, "%s-unmended", all[i].name);
+        add_record(&all[i].record, 0);
+        save("record", name);
+    }
+}
+
+static void file_names(void)
+{
+    static const char *const all[] = {"partition_0", "partition_17",    "data_1.db",
+                                      "hint_9.ht",   "data_12.db.tmp",  "hint_3.ht.tmp",
+                                      "keydir.ckp",  "keydir.ckp.tmp",  "reserve.tmp",
+                                      "data_01.db",  "data_99999999.db"};
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
+        add(all[i], strlen(all[i]));
+        save("name", all[i]);
+    }
+}
+
 static void calls(void)
 {
     for (unsigned i = 0; i < 12; i++) {
@@ -373,6 +426,8 @@ int main(int argc, char **argv)
     directories();
     parts();
     texts();
+    records();
+    file_names();
     calls();
     return EXIT_SUCCESS;
 }
