@@ -379,11 +379,9 @@ static int on_entry(void *user, const char *entry)
     case BKV_FILE_CHECKPOINT:
         in->checkpoint = true;
         return BITKV_OK;
-    case BKV_FILE_TEMPORARY:
-    case BKV_FILE_OTHER:
-        break;
+    default: /* temporary, or not ours */
+        return BITKV_OK;
     }
-    return BITKV_OK;
 }
 
 static int by_id(const void *a, const void *b)
