@@ -268,6 +268,13 @@ static int append(struct bkv_partition *p, const struct draft *d, bitkv_durabili
 
 /* --- accounting ------------------------------------------------------------------------ */
 
+/* Past the middle of the segment the worker makes the next one (tail.c). */
+static uint64_t next_wake(const struct bkv_tail *tail)
+{
+    uint64_t next = tail->offset + WAKE_BYTES, late = tail->limit / 2 + 1;
+    return tail->offset < late ? bkv_min64(next, late) : next;
+}
+
 /* Under the lock, after an append: what has to be synced, and when. Returns
  * whether the worker should be woken. */
 static bool note_append(struct bkv_partition *p, uint64_t size, bitkv_durability durability)
@@ -281,7 +288,7 @@ static bool note_append(struct bkv_partition *p, uint64_t size, bitkv_durability
         wake = true;
     }
     if (BKV_UNLIKELY(tail->offset >= tail->wake_at)) {
-        tail->wake_at = tail->offset + WAKE_BYTES;
+        tail->wake_at = next_wake(tail);
         wake = true;
     }
     return wake;

@@ -356,7 +356,7 @@ static void a_device_without_blocks_loses_nothing_that_was_synced(void **state)
     struct volume thin;
     struct crew *crew = crew_create(CREW_FEW);
     uint64_t until = now_ms() + share_ms();
-    make_room(&room, "tmpfs", 64);
+    make_room(&room, "ext4", 80);
     volume_make_on(&thin, &room.volume, "ext4", 256ull << 20, "");
     inside(room.database, thin.mounted, "db");
     inside(room.backup, thin.mounted, "backup");

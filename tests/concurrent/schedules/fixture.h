@@ -47,6 +47,7 @@ static inline int setup(void **state)
 static inline int teardown(void **state)
 {
     schedule_report();
+    schedule_release(); /* a test that failed may hold the worker still */
     (void)bitkv_close(db);
     bkv_io = &bkv_io_kernel;
     return remove_directory(state);
