@@ -5,19 +5,26 @@ JOBS  ?= $(shell nproc 2>/dev/null || echo 2)
 # Tests that run at a time.
 TEST_JOBS ?= 2
 WERROR ?= OFF
+# Parts of scripts/torture.sh, as patterns; all, if none is named.
+PARTS ?=
 # Names of bugs, or options of scripts/plant-bugs.py.
 BITES ?=
 # `bitkv-bench --help` lists them; --quick takes a few minutes.
 BENCH_ARGS ?=
+BITKV_SOAK_MINUTES ?= 30
 DESTDIR ?=
 # Empty: several times the executions a second, and less is noticed.
 BITKV_FUZZ_SANITIZE ?= address
+# Or afl: AFL++, in a build folder of its own.
+BITKV_FUZZER ?= libfuzzer
+FUZZ_BUILD = $(BUILD)/fuzz$(if $(filter afl,$(BITKV_FUZZER)),-afl)
+FUZZ_CC = $(if $(filter afl,$(BITKV_FUZZER)),afl-clang-fast,clang)
 
 CONFIGURE = cmake $$(command -v ninja >/dev/null && echo "-G Ninja") -S . -DBITKV_WERROR=$(WERROR)
 TEST = ctest --output-on-failure --no-tests=error --parallel $(TEST_JOBS)
 
 .DEFAULT_GOAL := all
-.PHONY: help all demo test soak bites bench fuzz asan tsan coverage install format lint clean
+.PHONY: help all demo test soak torture bites bench fuzz asan tsan coverage install format lint clean
 .NOTPARALLEL:
 MAKEFLAGS += --no-print-directory
 
@@ -25,12 +32,14 @@ help:
 	@echo "make all      build the libraries, tools and examples"
 	@echo "make demo     build BitKV and show it at work on this machine's package catalogue"
 	@echo "make test     build it and run all tests"
-	@echo "make soak     a minute of deletions: does the space on disk stay bounded?"
+	@echo "make soak     one database for BITKV_SOAK_MINUTES=30: kills, compaction, backups, repartition"
+	@echo "make torture  an hour of crashes, faults and damage (BITKV_TORTURE_MINUTES=60, PARTS='crash.*')"
 	@echo "make bites    plant bugs in a copy of the sources: do the tests notice?"
 	@echo "make bench    measure it beside its peers (BENCH_ARGS=--quick)"
 	@echo "make asan     all tests with AddressSanitizer and UndefinedBehaviorSanitizer"
 	@echo "make tsan     all tests with ThreadSanitizer"
-	@echo "make fuzz     libFuzzer on each format and the interface (BITKV_FUZZ_SECONDS=60 of each)"
+	@echo "make fuzz     libFuzzer on each format and the interface (BITKV_FUZZ_SECONDS=60 of each;"
+	@echo "              BITKV_FUZZER=afl: AFL++)"
 	@echo "make coverage lines of src/ that the tests reach"
 	@echo "make install  install (PREFIX=/usr/local, DESTDIR=)"
 	@echo "make format   lay out the sources with clang-format"
@@ -61,7 +70,14 @@ soak:
 	@scripts/setup.sh test
 	@$(CONFIGURE) -B $(BUILD)/test
 	@cmake --build $(BUILD)/test -j $(JOBS)
-	@cd $(BUILD)/test && $(TEST) -C soak -L soak --verbose
+	@cd $(BUILD)/test && BITKV_SOAK_MINUTES=$(BITKV_SOAK_MINUTES) \
+	    $(TEST) -C soak -L soak --parallel 1 --verbose
+
+torture:
+	@scripts/setup.sh torture
+	@$(CONFIGURE) -B $(BUILD)/test
+	@cmake --build $(BUILD)/test -j $(JOBS)
+	@scripts/torture.sh $(BUILD)/test $(PARTS)
 
 bites:
 	@scripts/setup.sh test
@@ -88,12 +104,12 @@ tsan:
 
 fuzz:
 	@scripts/setup.sh fuzz
-	@$(CONFIGURE) -B $(BUILD)/fuzz -DBITKV_BUILD_FUZZERS=ON -DBITKV_BUILD_EXAMPLES=OFF \
+	@$(CONFIGURE) -B $(FUZZ_BUILD) -DBITKV_BUILD_FUZZERS=ON -DBITKV_BUILD_EXAMPLES=OFF \
 	    -DBITKV_SANITIZE=$(BITKV_FUZZ_SANITIZE) \
-	    -DCMAKE_C_COMPILER=clang -DCMAKE_CXX_COMPILER=clang++
-	@cmake --build $(BUILD)/fuzz -j $(JOBS) --target fuzzers
+	    -DCMAKE_C_COMPILER=$(FUZZ_CC) -DCMAKE_CXX_COMPILER=$(FUZZ_CC)++
+	@cmake --build $(FUZZ_BUILD) -j $(JOBS) --target fuzzers
 	@BITKV_FUZZ_SECONDS=$(BITKV_FUZZ_SECONDS) BITKV_FUZZ_TARGETS="$(BITKV_FUZZ_TARGETS)" \
-	    scripts/fuzz.sh $(BUILD)/fuzz
+	    BITKV_FUZZER=$(BITKV_FUZZER) scripts/fuzz.sh $(FUZZ_BUILD)
 
 coverage:
 	@scripts/setup.sh coverage

@@ -3,7 +3,7 @@
 # machine on: no compiler, no cmake, no package lists. What is there already
 # is not asked for, and if nothing is missing the network is not touched.
 #
-#   scripts/setup.sh [build|demo|test|bench|fuzz|coverage|lint]
+#   scripts/setup.sh [build|demo|test|torture|bench|fuzz|coverage|lint]
 set -eu
 
 purpose=${1:-test}
@@ -60,6 +60,13 @@ case $purpose in
 build) need_build ;;
 demo) need_build ;;
 test) need_test ;;
+torture)
+    need_test
+    need xfsprogs have mkfs.xfs   # file systems that are shut down
+    need e2fsprogs have mkfs.ext4
+    need mount have losetup
+    need clang have clang # for the fuzzers
+    ;;
 bench)
     need_build
     need python3 have_python
@@ -73,6 +80,7 @@ bench)
 fuzz)
     need_test
     need clang have clang # Debian's brings libFuzzer
+    need afl++ have afl-fuzz
     ;;
 coverage)
     need_test
@@ -85,7 +93,7 @@ lint)
     need cppcheck have cppcheck
     ;;
 *)
-    echo "usage: scripts/setup.sh [build|demo|test|bench|fuzz|coverage|lint]" >&2
+    echo "usage: scripts/setup.sh [build|demo|test|torture|bench|fuzz|coverage|lint]" >&2
     exit 2
     ;;
 esac

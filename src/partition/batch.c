@@ -33,8 +33,10 @@
  * bytes are zeroed. They have to be: they are valid records of the sequence
  * numbers that come next, and what was left of them behind a shorter record, or
  * at the end of a segment that is sealed then, recovery would take for more of
- * the log or for its torn end. If zeroing fails, too, the partition refuses
- * writes, so that nothing follows them.
+ * the log or for its torn end. The zeros are synced, since a peer may go on and be
+ * durable: its log would then reach up to the numbers that say that its part is
+ * there. If zeroing fails, too, all partitions of the batch refuse writes, so that
+ * nothing follows what was left, and no peer's log reaches that far.
  */
 #include "partition/batch.h"
 
@@ -269,24 +271,26 @@ static void release_keys(struct bkv_group *g)
     g->held = 0;
 }
 
-static void erase_bytes(struct bkv_group *g)
+static bool erase_bytes(struct bkv_group *g)
 {
     memset(g->bytes, 0, g->size);
-    if (copy_out(g) != BITKV_OK)
-        atomic_store(&g->partition->failed, BITKV_ERR_IO);
     g->written = false;
+    return copy_out(g) == BITKV_OK && bkv_file_sync(&g->partition->tail.mapping->file) == BITKV_OK;
 }
 
 /* The error that led here stays what the caller is told. */
 static void take_back(struct bkv_group *groups, size_t count)
 {
     char context[BKV_ERROR_CONTEXT_SIZE];
+    bool gone = true;
     memcpy(context, bitkv_error_context(), strlen(bitkv_error_context()) + 1);
     for (size_t i = 0; i < count; i++) {
         release_keys(&groups[i]);
         if (groups[i].written)
-            erase_bytes(&groups[i]);
+            gone = erase_bytes(&groups[i]) && gone;
     }
+    for (size_t i = 0; i < count && !gone; i++)
+        atomic_store(&groups[i].partition->failed, BITKV_ERR_IO);
     bkv_error_context_set(context);
 }
 

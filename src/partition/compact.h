@@ -144,6 +144,8 @@ int bkv_compact_go_on(struct bkv_partition *p);
 void bkv_reserve_prepare(struct bkv_partition *p);
 /* True if there was one: its space is free now. */
 bool bkv_reserve_release(struct bkv_partition *p);
+/* Under the partition's lock: gives a deletion a piece of it; false if none is left. */
+bool bkv_reserve_lend(struct bkv_partition *p);
 
 /* --- removal.c -------------------------------------------------------------------------------- */
 

@@ -238,6 +238,7 @@ struct bkv_partition {
     _Atomic uint32_t hands;        /* calls that wait for their turn: nobody rests */
     _Atomic uint32_t seal_failures;
     _Atomic uint64_t reserve_bytes; /* kept for compaction; 0: none */
+    _Atomic bool lending;           /* a deletion takes what the reserve has lent it */
     _Atomic bool reserve_owed;      /* used up: freed space is its first */
     _Atomic bool out_of_space;      /* a write found none: any garbage is worth a run */
     _Atomic bool reclaim_asked;     /* segments have been taken out, or a hold has ended */
@@ -399,6 +400,8 @@ struct bkv_spare {
 /* Room for a record of `size` bytes at the tail, in this segment or a new one.
  * Under `lock`. */
 int bkv_tail_ensure(struct bkv_partition *p, uint64_t size);
+/* The same for a tombstone, which on a full disk may take from the reserve. */
+int bkv_tail_ensure_delete(struct bkv_partition *p, uint64_t size);
 /* Goes on in a segment that recovery left behind. */
 int bkv_tail_resume(struct bkv_partition *p, struct bkv_segment *segment);
 /* The active segment becomes SEALED; there is no tail afterwards. Under `lock`. */

@@ -37,6 +37,7 @@
 #include "io/io.h"
 #include "log/filename.h"
 #include "log/segment.h"
+#include "partition/compact.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -50,7 +51,8 @@
 static int reserve(const struct bkv_partition *p, const struct bkv_file *file, uint64_t from,
                    uint64_t to)
 {
-    if (BKV_UNLIKELY(atomic_load_explicit(&p->reserve_owed, memory_order_relaxed)))
+    if (BKV_UNLIKELY(atomic_load_explicit(&p->reserve_owed, memory_order_relaxed)) &&
+        !atomic_load_explicit(&p->lending, memory_order_relaxed))
         return bkv_error(BITKV_ERR_NO_SPACE,
                          "the disk is full and partition %u is being compacted; writing resumes by "
                          "itself",
@@ -225,11 +227,16 @@ void bkv_tail_seal(struct bkv_partition *p)
     bkv_worker_wake(p);
 }
 
-/* The spare, or a segment made on the spot. */
-static int next_segment(struct bkv_partition *p, struct bkv_spare **spare)
+/* The spare, or a segment made on the spot: where there is no room for a step, with
+ * as much as a record of `size` bytes needs. */
+static int next_segment(struct bkv_partition *p, uint64_t size, struct bkv_spare **spare)
 {
     *spare = atomic_exchange_explicit(&p->spare, NULL, memory_order_acq_rel);
-    return *spare != NULL ? BITKV_OK : make_spare(p, p->next_id++, first_step(p), spare);
+    if (*spare != NULL)
+        return BITKV_OK;
+    uint64_t step = first_step(p), need = bkv_align_up(BKV_SEGMENT_HEADER + size, 4096);
+    int rc = make_spare(p, p->next_id++, step, spare);
+    return rc == BITKV_ERR_NO_SPACE && need < step ? make_spare(p, p->next_id++, need, spare) : rc;
 }
 
 /* Full segments hold their descriptors until they are synced. Beyond a share of
@@ -248,19 +255,20 @@ static int check_sealed(const struct bkv_partition *p)
 static void note_space(struct bkv_partition *p, int rc)
 {
     bool none = rc == BITKV_ERR_NO_SPACE;
-    if (atomic_load_explicit(&p->out_of_space, memory_order_relaxed) == none)
+    if (atomic_load_explicit(&p->out_of_space, memory_order_relaxed) == none ||
+        atomic_load_explicit(&p->lending, memory_order_relaxed))
         return;
     atomic_store(&p->out_of_space, none);
     p->died = UINT64_MAX / 2; /* a reason to look */
     bkv_worker_wake(p);
 }
 
-static int rotate(struct bkv_partition *p)
+static int rotate(struct bkv_partition *p, uint64_t size)
 {
     struct bkv_spare *spare;
     int rc = check_sealed(p);
     if (rc == BITKV_OK)
-        rc = next_segment(p, &spare);
+        rc = next_segment(p, size, &spare);
     note_space(p, rc);
     if (rc != BITKV_OK)
         return rc;
@@ -344,7 +352,7 @@ int bkv_tail_ensure(struct bkv_partition *p, uint64_t size)
 {
     struct bkv_tail *tail = &p->tail;
     if (BKV_UNLIKELY(tail->segment == NULL || tail->offset + size > tail->limit)) {
-        int rc = rotate(p);
+        int rc = rotate(p, size);
         if (rc != BITKV_OK)
             return rc;
     }
@@ -353,6 +361,18 @@ int bkv_tail_ensure(struct bkv_partition *p, uint64_t size)
     if (BKV_UNLIKELY(end > atomic_load_explicit(&tail->reserved, memory_order_acquire)))
         return reserve_more(p, end);
     return BITKV_OK;
+}
+
+/* Deletions make room, so the last of it is theirs. */
+int bkv_tail_ensure_delete(struct bkv_partition *p, uint64_t size)
+{
+    int rc = bkv_tail_ensure(p, size);
+    if (BKV_LIKELY(rc != BITKV_ERR_NO_SPACE) || !bkv_reserve_lend(p))
+        return rc;
+    atomic_store_explicit(&p->lending, true, memory_order_relaxed);
+    rc = bkv_tail_ensure(p, size);
+    atomic_store_explicit(&p->lending, false, memory_order_relaxed);
+    return rc;
 }
 
 /* --- records that are larger than a segment ---------------------------------------------- */

@@ -206,7 +206,7 @@ static void begin_survey(struct bkv_partition *p, struct survey *survey)
     /* What the reserve can hold. */
     uint64_t reserve = atomic_load(&p->reserve_bytes);
     if (survey->out_of_space && reserve != 0)
-        survey->segment_bytes = reserve;
+        survey->segment_bytes = bkv_min64(survey->segment_bytes, reserve);
 }
 
 /* --- one run ------------------------------------------------------------------ */

@@ -247,7 +247,8 @@ static int append(struct bkv_partition *p, const struct draft *d, bitkv_durabili
         if (rc != BITKV_OK)
             return rc;
     } else {
-        rc = bkv_tail_ensure(p, d->size);
+        bool deletes = !d->is_put && d->key_size > 0; /* a mark has no key */
+        rc = deletes ? bkv_tail_ensure_delete(p, d->size) : bkv_tail_ensure(p, d->size);
         if (rc != BITKV_OK)
             return rc;
         rc = by_mapping(p, d->size, durability) ? append_mapped(p, d) : append_written(p, d);

@@ -1,274 +1,153 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A process with several writers, killed at any instant: what was
- * acknowledged is there when the database is opened again, and no value is a
- * mixture of two.
+ * A process at work, killed at any instant, over and over on one database: what
+ * was acknowledged is there when it is opened again, batches are whole, and what
+ * was deleted stays away.
  *
- * Each thread owns keys and writes them in a fixed order with ascending
- * versions, every seventh operation being a deletion. Before an operation it
- * publishes the number as begun, after it as acknowledged, in memory that
- * outlives the process. So for each key the state after the acknowledged
- * operations is known, but for the one operation that had begun.
+ * The work is a crew's (support/crew.h): calls, conditional writes, batches and
+ * a completion queue on either backend, while compaction runs by itself and by
+ * hand, and checkpoints, backups and snapshots are taken. Each life begins with
+ * recovering what the one before has left, and may end in that.
  *
- *   BITKV_SEED, BITKV_ROUNDS as in the model test; default about 20 seconds
+ *   BITKV_SEED          of the choices, and how the threads begin
+ *   BITKV_KILLS         how many; else as many as fit into
+ *   BITKV_KILL_SECONDS  18
  */
 #include "api/scratch.h"
+#include "support/crew.h"
 
-#include <pthread.h>
 #include <signal.h>
-#include <stdatomic.h>
-#include <sys/mman.h>
 
-#define THREADS        4u
-#define KEYS_OF_THREAD 300u
-#define VALUE_MAX      (200u << 10)
-#define DEFAULT_BUDGET 18000u /* ms */
+#define LIVES_OF_DATABASE 100u
+#define PATIENCE_MS       60000u
 
-struct progress {
-    _Alignas(64) _Atomic uint64_t begun;
-    _Atomic uint64_t acknowledged;
+static char directory[PATH_SIZE], path[PATH_SIZE], backup[PATH_SIZE];
+
+struct run {
+    struct crew *crew;
+    struct chance chance;
+    uint64_t seed, kills, in_openings, modes[2], backends[2], keeping[CREW_KEEPING];
 };
 
-struct shared {
-    struct progress threads[THREADS];
-    _Atomic int trouble;
-};
-
-static struct shared *shared;
-static char path[PATH_SIZE];
-static uint64_t seed;
-
-struct key {
-    uint32_t thread, id;
-};
-
-static struct key key_of(unsigned thread, uint64_t number)
+/* Those of a new database, too: it gets its partitions then. */
+static void draw_plan(struct run *run, struct crew_plan *plan)
 {
-    return (struct key){.thread = thread, .id = (uint32_t)(number * 7919 % KEYS_OF_THREAD)};
+    struct chance *c = &run->chance;
+    *plan = (struct crew_plan){.path = path,
+                               .backup = backup,
+                               .seed = draw(c),
+                               .sync_one_in = 1 + (unsigned)below(c, 200),
+                               .pause_one_in = one_in(c, 3) ? 8 : 0,
+                               .compacts = !one_in(c, 3)};
+    bitkv_options *o = &plan->options;
+    bitkv_options_init(o);
+    o->partitions = 0;
+    o->max_file_size = (64u << 10) << below(c, 6);
+    o->io_mode = one_in(c, 2) ? BITKV_IO_MMAP : BITKV_IO_PWRITE;
+    o->backend = one_in(c, 2) ? BITKV_BACKEND_IO_URING : BITKV_BACKEND_THREADS;
+    o->io_threads = 4;
+    o->ring_depth = 64;
+    o->sync_interval_ms = 1 + (uint32_t)below(c, 300);
+    o->max_open_segments = (uint32_t)below(c, 5);
+    o->checkpoint_interval_bytes = one_in(c, 2) ? 1 + below(c, 1u << 20) : 0;
+    o->auto_compact = !one_in(c, 4);
+    o->fragmentation_threshold = one_in(c, 2) ? 0.1 : 0.5;
+    o->strict_recovery = true;
+    run->modes[o->io_mode == BITKV_IO_PWRITE]++;
+    run->backends[o->backend == BITKV_BACKEND_THREADS]++;
 }
 
-static bool deletes(uint64_t number)
+static void expect_no_trouble(const struct run *run, int end, int wanted)
 {
-    return number % 7 == 6;
+    if (atomic_load(&run->crew->trouble) == 0 && end == wanted)
+        return;
+    print_error("life %llu ended with %d; BITKV_SEED=%llu\n", (unsigned long long)run->kills, end,
+                (unsigned long long)run->seed);
+    fail();
 }
 
-static size_t size_of(unsigned thread, uint64_t number)
+static void live_and_die(struct run *run)
 {
-    uint64_t h = mix(number * THREADS + thread + seed);
-    if (h % 500 == 0)
-        return h % VALUE_MAX; /* sometimes more than a segment */
-    return h % 5 == 0 ? h % 5000 : h % 150;
-}
-
-/* Operation numbers count from 1: 0 means that nothing happened yet. */
-static void *write_on(void *argument)
-{
-    unsigned thread = (unsigned)(uintptr_t)((void **)argument)[0];
-    bitkv *db = ((void **)argument)[1];
-    struct progress *progress = &shared->threads[thread];
-    char *value = malloc(VALUE_MAX);
-    /* The next process begins with what this one may have done, or not. */
-    for (uint64_t n = atomic_load(&progress->acknowledged) + 1;; n++) {
-        struct key key = key_of(thread, n);
-        atomic_store(&progress->begun, n);
-        int rc;
-        if (deletes(n)) {
-            rc = bitkv_del(db, &key, sizeof key);
-            if (rc == BITKV_NOT_FOUND)
-                rc = BITKV_OK;
-        } else {
-            size_t size = size_of(thread, n);
-            fill(value, size, n * THREADS + thread);
-            bitkv_durability d = n % 97 == 0 ? BITKV_DURABILITY_SYNC : BITKV_DURABILITY_DEFAULT;
-            rc = bitkv_put_with(db, &key, sizeof key, value, size, d);
-        }
-        if (rc != BITKV_OK) {
-            print_error("a write failed: %s (%s)\n", bitkv_error_name(rc), bitkv_error_context());
-            atomic_store(&shared->trouble, rc);
-            _exit(1);
-        }
-        atomic_store(&progress->acknowledged, n);
-    }
-    return NULL;
-}
-
-static _Noreturn void be_killed(const bitkv_options *options)
-{
-    bitkv *db;
-    int rc = bitkv_open(&db, path, options);
-    if (rc != BITKV_OK) {
-        print_error("open: %s (%s)\n", bitkv_error_name(rc), bitkv_error_context());
-        atomic_store(&shared->trouble, rc);
-        _exit(1);
-    }
-    static void *arguments[THREADS][2];
-    for (unsigned i = 0; i < THREADS; i++) {
-        pthread_t thread;
-        arguments[i][0] = (void *)(uintptr_t)i;
-        arguments[i][1] = db;
-        if (pthread_create(&thread, NULL, write_on, arguments[i]) != 0)
-            _exit(1);
-    }
-    for (;;)
-        (void)pause();
-}
-
-/* What operation `number` leaves behind. */
-static bool state_is(unsigned thread, uint64_t number, int rc, const char *value, size_t size)
-{
-    static char expected[VALUE_MAX];
-    if (number == 0 || deletes(number))
-        return rc == BITKV_NOT_FOUND;
-    if (rc != BITKV_OK || size != size_of(thread, number))
-        return false;
-    fill(expected, size, number * THREADS + thread);
-    return memcmp(expected, value, size) == 0;
-}
-
-static void check_thread(bitkv *db, unsigned thread)
-{
-    uint64_t acknowledged = atomic_load(&shared->threads[thread].acknowledged);
-    uint64_t begun = atomic_load(&shared->threads[thread].begun);
-    static uint64_t last[KEYS_OF_THREAD];
-    memset(last, 0, sizeof last);
-    uint64_t from = acknowledged > KEYS_OF_THREAD ? acknowledged - KEYS_OF_THREAD : 0;
-    for (uint64_t n = from + 1; n <= acknowledged; n++)
-        last[key_of(thread, n).id] = n;
-    for (uint32_t id = 0; id < KEYS_OF_THREAD; id++) {
-        struct key key = {.thread = thread, .id = id};
-        bitkv_view view;
-        int rc = bitkv_get_view(db, &key, sizeof key, &view);
-        bool good = state_is(thread, last[id], rc, view.data, view.size);
-        if (!good && begun == acknowledged + 1 && key_of(thread, begun).id == id)
-            good = state_is(thread, begun, rc, view.data, view.size);
-        if (!good) {
-            print_error("thread %u, key %u: %s (%s), %zu bytes; acknowledged: write %llu; up to "
-                        "%llu; BITKV_SEED=%llu\n",
-                        thread, id, bitkv_error_name(rc), rc < 0 ? bitkv_error_context() : "",
-                        view.size, (unsigned long long)last[id], (unsigned long long)acknowledged,
-                        (unsigned long long)seed);
-            fail();
-        }
-        bitkv_view_release(&view);
-    }
-}
-
-static uint64_t acknowledged_by_all(void)
-{
-    uint64_t sum = 0;
-    for (unsigned i = 0; i < THREADS; i++)
-        sum += atomic_load(&shared->threads[i].acknowledged);
-    return sum;
-}
-
-struct figures {
-    uint64_t operations, ms, records, ns;
-};
-
-static bitkv_options draw_options(struct chance *c, bitkv_io_mode mode)
-{
-    bitkv_options o;
-    bitkv_options_init(&o);
-    o.max_file_size = (64u << 10) << below(c, 6);
-    o.io_mode = mode;
-    o.sync_interval_ms = 1 + (uint32_t)below(c, 300);
-    o.max_open_segments = (uint32_t)below(c, 5);
-    o.checkpoint_interval_bytes = one_in(c, 2) ? 1 + below(c, 1u << 20) : 0;
-    o.strict_recovery = one_in(c, 2);
-    return o;
-}
-
-static void live_and_die(struct chance *c, bitkv_io_mode mode, struct figures *figures)
-{
-    bitkv_options o = draw_options(c, mode);
-    uint64_t before = acknowledged_by_all();
-    (void)fflush(NULL);
-    uint64_t begun = now_ms();
-    pid_t child = fork();
-    assert_true(child >= 0);
-    if (child == 0)
-        be_killed(&o);
-    (void)usleep((useconds_t)(1000 + below(c, 1u << (10 + below(c, 9)))));
+    struct chance *c = &run->chance;
+    struct crew_plan plan;
+    draw_plan(run, &plan);
+    if (run->kills % LIVES_OF_DATABASE == 0)
+        plan.options.partitions = 1 + (uint32_t)below(c, 4);
+    pid_t child = crew_start(run->crew, &plan);
+    if (!one_in(c, 6))
+        crew_wait_ready(run->crew, child);
+    (void)usleep((useconds_t)below(c, 1u << (8 + below(c, 9))));
+    run->in_openings += !atomic_load(&run->crew->ready);
+    run->keeping[atomic_load(&run->crew->keeping)]++;
     (void)kill(child, SIGKILL);
-    int end = wait_child(child);
-    assert_int_equal(atomic_load(&shared->trouble), 0);
-    assert_int_equal(end, 1000 + SIGKILL);
-    figures->ms += now_ms() - begun;
-    figures->operations += acknowledged_by_all() - before;
+    expect_no_trouble(run, wait_child(child), 1000 + SIGKILL);
+    run->kills++;
 }
 
-static void recover_and_check(struct chance *c, bitkv_io_mode mode, struct figures *figures)
+/* What is left at the end is opened, checked and closed. */
+static void retire(struct run *run)
 {
-    bitkv_options o = draw_options(c, mode);
-    bitkv *db;
-    ok(bitkv_open(&db, path, &o));
-    bitkv_statistics s;
-    bitkv_statistics_init(&s);
-    ok(bitkv_stats(db, BITKV_ALL_PARTITIONS, &s));
-    assert_int_equal(s.recovery.damaged_regions, 0);
-    assert_int_equal(s.recovery.rejected_checkpoints, 0);
-    assert_int_equal(s.recovery.rejected_hints, 0);
-    figures->records += s.recovery.log_records + s.recovery.hint_records;
-    figures->ns += s.recovery.duration_ns;
-    for (unsigned i = 0; i < THREADS; i++)
-        check_thread(db, i);
-    ok(bitkv_close(db));
+    struct crew_plan plan;
+    draw_plan(run, &plan);
+    plan.checks_only = true;
+    expect_no_trouble(run, crew_wait(crew_start(run->crew, &plan), PATIENCE_MS), 0);
+    char partial[PATH_SIZE];
+    inside(partial, directory, "backup.partial");
+    remove_tree(path);
+    remove_tree(backup);
+    remove_tree(partial);
+    crew_forget(run->crew);
 }
 
-static void run(bitkv_io_mode mode, uint64_t rounds, uint64_t budget_ms)
+static void report(const struct run *run, uint64_t ms)
 {
-    char directory[PATH_SIZE];
-    make_scratch(directory);
-    inside(path, directory, "db");
-    shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    assert_true(shared != MAP_FAILED);
-    struct figures figures = {0};
-    struct chance c = {.state = seed + (uint64_t)mode};
-    uint64_t until = now_ms() + budget_ms;
-    uint64_t done = 0;
-    for (; done < rounds && now_ms() < until; done++) {
-        if (done % 12 == 11) { /* a database that has grown: a new one is as good */
-            remove_tree(path);
-            memset(shared, 0, sizeof *shared);
-        }
-        live_and_die(&c, mode, &figures);
-        recover_and_check(&c, mode, &figures);
-    }
-    print_message("%s: %llu kills; %llu operations/s acknowledged; %llu records/s replayed\n",
-                  mode == BITKV_IO_MMAP ? "mmap" : "pwrite", (unsigned long long)done,
-                  (unsigned long long)(figures.operations * 1000 / (figures.ms + 1)),
-                  (unsigned long long)((double)figures.records * 1e9 / (double)(figures.ns + 1)));
-    (void)munmap(shared, sizeof *shared);
-    remove_tree(directory);
+    const struct crew *crew = run->crew;
+    print_message("%llu with mappings, %llu with pwrite; %llu on io_uring, %llu on threads; %llu "
+                  "while opening, %llu in a compaction by hand, %llu in a backup; %llu "
+                  "compactions, %llu snapshots, %llu syncs had ended\n",
+                  (unsigned long long)run->modes[0], (unsigned long long)run->modes[1],
+                  (unsigned long long)run->backends[0], (unsigned long long)run->backends[1],
+                  (unsigned long long)run->in_openings,
+                  (unsigned long long)run->keeping[CREW_COMPACTS],
+                  (unsigned long long)run->keeping[CREW_BACKS_UP],
+                  (unsigned long long)atomic_load(&crew->compactions),
+                  (unsigned long long)atomic_load(&crew->snapshots),
+                  (unsigned long long)atomic_load(&crew->syncs));
+    printf("torture: %llu kills, %llu operations acknowledged, in %.1f s\n",
+           (unsigned long long)run->kills, (unsigned long long)crew_acknowledged(crew),
+           (double)ms / 1000);
 }
 
-static void run_mode(bitkv_io_mode mode)
+static void acknowledged_writes_survive_sigkill(void **state)
 {
+    (void)state;
     struct timespec t;
     (void)clock_gettime(CLOCK_REALTIME, &t);
-    seed = env_number("BITKV_SEED", (uint64_t)t.tv_sec);
-    print_message("BITKV_SEED=%llu\n", (unsigned long long)seed);
-    uint64_t rounds = env_number("BITKV_ROUNDS", 0);
-    run(mode, rounds != 0 ? rounds : UINT64_MAX, rounds != 0 ? UINT64_MAX / 2 : DEFAULT_BUDGET / 2);
-}
-
-static void acknowledged_writes_survive_sigkill_with_mappings(void **state)
-{
-    (void)state;
-    run_mode(BITKV_IO_MMAP);
-}
-
-static void acknowledged_writes_survive_sigkill_with_pwrite(void **state)
-{
-    (void)state;
-    run_mode(BITKV_IO_PWRITE);
+    struct run run = {.seed = env_number("BITKV_SEED", (uint64_t)t.tv_sec)};
+    run.chance.state = run.seed;
+    print_message("BITKV_SEED=%llu\n", (unsigned long long)run.seed);
+    make_scratch(directory);
+    inside(path, directory, "db");
+    inside(backup, directory, "backup");
+    run.crew = crew_create(CREW_FEW);
+    uint64_t most = env_number("BITKV_KILLS", UINT64_MAX), begun = now_ms();
+    uint64_t seconds = env_number("BITKV_KILL_SECONDS", most == UINT64_MAX ? 18 : 1u << 30);
+    while (run.kills < most && now_ms() < begun + seconds * 1000) {
+        live_and_die(&run);
+        if (run.kills % LIVES_OF_DATABASE == 0) /* it has grown: a new one is as good */
+            retire(&run);
+    }
+    if (run.kills % LIVES_OF_DATABASE != 0)
+        retire(&run);
+    report(&run, now_ms() - begun);
+    crew_destroy(run.crew);
+    remove_tree(directory);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(acknowledged_writes_survive_sigkill_with_mappings),
-        cmocka_unit_test(acknowledged_writes_survive_sigkill_with_pwrite),
+        cmocka_unit_test(acknowledged_writes_survive_sigkill),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -505,7 +505,7 @@ static void the_power_may_fail_at_any_moment(void **state)
         print_message("%8" PRIu64 " states of %s\n", states_of[i], history_workload_name(i));
     double took = (double)(bkv_now_ns() - begun) / 1e9;
     failed = false;
-    print_message("%u histories, %zu events, %" PRIu64 " states, %" PRIu64
+    print_message("torture: %u histories, %zu events, %" PRIu64 " states, %" PRIu64
                   " of them cuts of a recovery; %.0f states/s\n",
                   histories, events, states, recoveries, (double)states / took);
 }

@@ -27,7 +27,7 @@ int __wrap_report_usage(const struct command *command, const char *format, ...);
 int __wrap_report_error(const struct command *command, const char *format, ...);
 void __wrap_report_hint(const char *format, ...);
 
-static void drop(const char *format, va_list arguments)
+__attribute__((format(printf, 1, 0))) static void drop(const char *format, va_list arguments)
 {
     char text[512];
     FUZZ_CHECK(vsnprintf(text, sizeof text, format, arguments) > 0, "an empty message");
