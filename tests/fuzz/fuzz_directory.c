@@ -296,7 +296,9 @@ static void follow(bitkv *follower, const bool *there, const char *when)
                    "refresh: %s: %s", bitkv_error_name(rc), bitkv_error_context());
 }
 
-/* The second replaces the first. A backup that was made can be opened. */
+/* The second replaces the first. A backup that was made can be opened. What it holds
+ * is not asked where checksums were forged: records that verify, out of sequence, need
+ * the checkpoint's word to be passed over, and a backup has none. */
 static void back_up(bitkv *db, const char *path, uint8_t flags, const bool *there)
 {
     char target[LAB_PATH];
@@ -316,7 +318,8 @@ static void back_up(bitkv *db, const char *path, uint8_t flags, const bool *ther
         bitkv *backup;
         rc = open_it(&backup, target, flags & 0xbf, true);
         FUZZ_CHECK(rc == BITKV_OK, "a backup: %s: %s", bitkv_error_name(rc), bitkv_error_context());
-        expect_ours(backup, there, "in a backup");
+        if ((flags & FORGED) == 0)
+            expect_ours(backup, there, "in a backup");
         FUZZ_CHECK(bitkv_close(backup) == BITKV_OK, "close");
     }
     lab_remove(target);
