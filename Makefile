@@ -9,6 +9,8 @@ WERROR ?= OFF
 PARTS ?=
 # Names of bugs, or options of scripts/plant-bugs.py.
 BITES ?=
+# Options of scripts/coverage.py, and folders of src.
+COVERAGE_ARGS ?=
 # `bitkv-bench --help` lists them; --quick takes a few minutes.
 BENCH_ARGS ?=
 BITKV_SOAK_MINUTES ?= 30
@@ -24,7 +26,7 @@ CONFIGURE = cmake $$(command -v ninja >/dev/null && echo "-G Ninja") -S . -DBITK
 TEST = ctest --output-on-failure --no-tests=error --parallel $(TEST_JOBS)
 
 .DEFAULT_GOAL := all
-.PHONY: help all demo test soak torture bites bench fuzz asan tsan coverage install format lint clean
+.PHONY: help all demo test soak torture bites bench fuzz asan tsan memcheck coverage install format lint clean
 .NOTPARALLEL:
 MAKEFLAGS += --no-print-directory
 
@@ -38,9 +40,10 @@ help:
 	@echo "make bench    measure it beside its peers (BENCH_ARGS=--quick)"
 	@echo "make asan     all tests with AddressSanitizer and UndefinedBehaviorSanitizer"
 	@echo "make tsan     all tests with ThreadSanitizer"
+	@echo "make memcheck tests of units, interface, damage and bugs under valgrind"
 	@echo "make fuzz     libFuzzer on each format and the interface (BITKV_FUZZ_SECONDS=60 of each;"
 	@echo "              BITKV_FUZZER=afl: AFL++)"
-	@echo "make coverage lines of src/ that the tests reach"
+	@echo "make coverage branches and MC/DC that the tests reach (COVERAGE_ARGS='--list --threshold 100')"
 	@echo "make install  install (PREFIX=/usr/local, DESTDIR=)"
 	@echo "make format   lay out the sources with clang-format"
 	@echo "make lint     layers, planted bugs, layout, clang-tidy, cppcheck"
@@ -102,6 +105,12 @@ tsan:
 	@cmake --build $(BUILD)/tsan -j $(JOBS)
 	@cd $(BUILD)/tsan && $(TEST)
 
+memcheck:
+	@scripts/setup.sh memcheck
+	@$(CONFIGURE) -B $(BUILD)/test
+	@cmake --build $(BUILD)/test -j $(JOBS)
+	@scripts/memcheck.sh $(BUILD)/test
+
 fuzz:
 	@scripts/setup.sh fuzz
 	@$(CONFIGURE) -B $(FUZZ_BUILD) -DBITKV_BUILD_FUZZERS=ON -DBITKV_BUILD_EXAMPLES=OFF \
@@ -113,11 +122,12 @@ fuzz:
 
 coverage:
 	@scripts/setup.sh coverage
-	@$(CONFIGURE) -B $(BUILD)/coverage -DCMAKE_BUILD_TYPE=Debug -DBITKV_COVERAGE=ON
+	@$(CONFIGURE) -B $(BUILD)/coverage -DBITKV_COVERAGE=ON -DBITKV_BUILD_EXAMPLES=OFF \
+	    -DCMAKE_C_COMPILER=clang-19 -DCMAKE_CXX_COMPILER=clang++-19
 	@cmake --build $(BUILD)/coverage -j $(JOBS)
-	@find $(BUILD)/coverage -name '*.gcda' -delete
+	@rm -rf $(BUILD)/coverage/profiles
 	@cd $(BUILD)/coverage && $(TEST)
-	@gcovr --root . --filter src/ $(BUILD)/coverage
+	@scripts/coverage.py $(BUILD)/coverage $(COVERAGE_ARGS)
 
 install: all
 	@DESTDIR=$(DESTDIR) cmake --install $(BUILD)/plain $(if $(PREFIX),--prefix $(PREFIX))

@@ -31,6 +31,34 @@ if(BITKV_SANITIZE OR BITKV_COVERAGE OR BITKV_BUILD_FUZZERS)
     set(bitkv_instrumented ON)
 endif()
 
+# Branches and decisions are counted where the source has them, not where the
+# compiler made some: clang does that, and knows MC/DC from version 18 on.
+if(BITKV_COVERAGE)
+    if(NOT CMAKE_C_COMPILER_ID STREQUAL "Clang" OR CMAKE_C_COMPILER_VERSION VERSION_LESS 18)
+        message(FATAL_ERROR "BITKV_COVERAGE needs clang 18 or later: -DCMAKE_C_COMPILER=clang-19")
+    endif()
+    add_library(bitkv_coverage_exit OBJECT
+        ${PROJECT_SOURCE_DIR}/tests/support-tools/coverage_exit.c)
+endif()
+
+# The library counts, and tests of what its headers define; the other programs
+# only write down what it has counted.
+function(bitkv_configure_coverage target)
+    set(flags -fprofile-instr-generate -fcoverage-mapping)
+    get_target_property(type ${target} TYPE)
+    # An assertion counts as true, not as a branch; see src/base/assert.h.
+    target_compile_definitions(${target} PRIVATE BKV_COVERAGE=1)
+    if(target MATCHES "^(bitkv_(static|shared)|test_unit_.*)$")
+        target_compile_options(${target} PRIVATE ${flags} -fcoverage-mcdc
+            -fprofile-update=atomic) # or threads lose each other's counts
+    endif()
+    if(type STREQUAL "EXECUTABLE")
+        target_sources(${target} PRIVATE $<TARGET_OBJECTS:bitkv_coverage_exit>)
+        target_link_options(${target} PRIVATE "LINKER:--wrap=_exit")
+    endif()
+    target_link_options(${target} PRIVATE ${flags})
+endfunction()
+
 # bitkv_configure_target(target): what every target of this project is built with.
 function(bitkv_configure_target target)
     set_target_properties(${target} PROPERTIES
@@ -50,8 +78,7 @@ function(bitkv_configure_target target)
         $<$<COMPILE_LANGUAGE:CXX>:${bitkv_cxx_warnings}>
         $<$<BOOL:${BITKV_WERROR}>:-Werror>)
     if(BITKV_COVERAGE)
-        target_compile_options(${target} PRIVATE --coverage -fprofile-update=atomic)
-        target_link_options(${target} PRIVATE --coverage)
+        bitkv_configure_coverage(${target})
     endif()
     if(bitkv_sanitizer_flags)
         target_compile_options(${target} PRIVATE

@@ -435,7 +435,11 @@ BITKV_API int bitkv_close(bitkv *db);
  *         itself when there is room;
  *         BITKV_ERR_SYNC_FAILED: now or earlier a sync failed. Of a call that
  *         waited for that sync, the effect may be visible and may or may not
- *         survive; the partition refuses writes until it is reopened
+ *         survive; the partition refuses writes until it is reopened, also those
+ *         that would change nothing;
+ *         BITKV_ERR_TOO_MANY_FILES: nothing was written; or, of a call that waits
+ *         for its sync, there was no descriptor to make it with: as with
+ *         BITKV_ERR_SYNC_FAILED, but the next sync is made
  */
 BITKV_API int bitkv_put(bitkv *db, const void *key, size_t key_size, const void *value,
                         size_t value_size);

@@ -3,7 +3,7 @@
 # machine on: no compiler, no cmake, no package lists. What is there already
 # is not asked for, and if nothing is missing the network is not touched.
 #
-#   scripts/setup.sh [build|demo|test|torture|bench|fuzz|coverage|lint]
+#   scripts/setup.sh [build|demo|test|torture|bench|memcheck|fuzz|coverage|lint]
 set -eu
 
 purpose=${1:-test}
@@ -30,6 +30,12 @@ have_cmake()
     [ -n "$version" ] && [ "$(printf '%s\n3.20\n' "$version" | sort -V | head -n 1)" = 3.20 ]
 }
 
+have_profile_runtime()
+{
+    echo "int main(void) { return 0; }" |
+        clang-19 -fprofile-instr-generate -x c - -o /dev/null
+}
+
 have_compiler() { have cc && have c++ && have make && have_header stdio.h; }
 
 # The library needs the compiler, cmake and liburing; the tools read JSON with
@@ -54,6 +60,10 @@ need_test()
     need libuv1-dev have_pc libuv # for an example
     need python3 have_python
     need wamerican test -s /usr/share/dict/words # the demo's tests read it
+    need libfuse3-dev have_pc fuse3 # a file system that fails
+    # Those that are shut down only root can mount.
+    [ "$(id -u)" -ne 0 ] || need xfsprogs test -x /usr/sbin/mkfs.xfs
+    [ "$(id -u)" -ne 0 ] || need e2fsprogs test -x /usr/sbin/mkfs.ext4
 }
 
 case $purpose in
@@ -62,9 +72,6 @@ demo) need_build ;;
 test) need_test ;;
 torture)
     need_test
-    need xfsprogs have mkfs.xfs   # file systems that are shut down
-    need e2fsprogs have mkfs.ext4
-    need mount have losetup
     need clang have clang # for the fuzzers
     ;;
 bench)
@@ -77,6 +84,10 @@ bench)
     need librocksdb-dev have_cxx_header rocksdb/db.h
     need fio have fio
     ;;
+memcheck)
+    need_test
+    need valgrind have valgrind
+    ;;
 fuzz)
     need_test
     need clang have clang # Debian's brings libFuzzer
@@ -84,7 +95,9 @@ fuzz)
     ;;
 coverage)
     need_test
-    need gcovr have gcovr
+    need clang-19 have clang-19 # MC/DC, which Debian's default clang lacks
+    need llvm-19 have llvm-cov-19
+    need libclang-rt-19-dev have_profile_runtime
     ;;
 lint)
     need_test
@@ -93,7 +106,7 @@ lint)
     need cppcheck have cppcheck
     ;;
 *)
-    echo "usage: scripts/setup.sh [build|demo|test|torture|bench|fuzz|coverage|lint]" >&2
+    echo "usage: scripts/setup.sh [build|demo|test|torture|bench|memcheck|fuzz|coverage|lint]" >&2
     exit 2
     ;;
 esac

@@ -18,16 +18,21 @@ set -eu
 # shellcheck disable=SC2016 # expanded when it is run
 parts()
 {
-    part property.model 4 'for i in $(seq 1 $((S / 14 + 1))); do $T/test_property_model; done'
-    part property.cq_model 3 'BITKV_MS=$((S * 1000)) $T/test_property_cq_model'
     part crash.sim 15 'BITKV_SIM_SECONDS=$((S > 60 ? S : 60)) $T/test_crash_sim'
-    part crash.threads 2 'BITKV_MS=$((S * 150)) $T/test_crash_threads'
+    part concurrent.linear 6 'BITKV_MS=$((S * 1000)) $T/test_concurrent_linear'
+    part concurrent.cut 2 'BITKV_MS=$((S * 500)) $T/test_concurrent_cut'
+    part concurrent.races 3 'BITKV_SCHEDULE_MS=$((S * 66)) $T/test_concurrent_schedules_races'
+    part concurrent.endings 3 'BITKV_SCHEDULE_MS=$((S * 66)) $T/test_concurrent_schedules_endings'
     part crash.sigkill 8 'BITKV_KILL_SECONDS=$S $T/test_crash_sigkill'
     part crash.shutdown 8 'BITKV_SHUTDOWN_SECONDS=$S $T/test_crash_shutdown'
     part crash.full_disk 3 'BITKV_FULL_SECONDS=$S $T/test_crash_full_disk'
+    part crash.fuse 4 'BITKV_FUSE_SECONDS=$S $T/test_crash_fuse'
     part crash.soak 10 'BITKV_SOAK_SECONDS=$S $T/test_crash_soak'
+    part crash.threads 2 'BITKV_MS=$((S * 150)) $T/test_crash_threads'
+    part property.model 4 'for i in $(seq 1 $((S / 14 + 1))); do $T/test_property_model; done'
+    part property.cq_model 3 'BITKV_MS=$((S * 1000)) $T/test_property_cq_model'
     part damage.every_bit 2 'BITKV_DAMAGE_BITS=1 $T/test_damage_changes'
-    part fuzz 4 'BITKV_FUZZ_SECONDS=$((S / 8)) make fuzz BUILD=$BUILD'
+    part fuzz 6 'BITKV_FUZZ_SECONDS=$((S / $(ls tests/fuzz/fuzz_*.c | wc -l))) make fuzz BUILD=$BUILD'
 }
 
 if [ $# -lt 1 ]; then
@@ -35,7 +40,7 @@ if [ $# -lt 1 ]; then
     exit 2
 fi
 T=$(cd "$1" && pwd)/tests
-BUILD=$(dirname "$(dirname "$T")")
+BUILD=$(dirname "$T")
 shift
 wanted=${*:-*}
 minutes=${BITKV_TORTURE_MINUTES:-60}

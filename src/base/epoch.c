@@ -202,12 +202,12 @@ void bkv_epoch_exit(struct bkv_epoch_slot *slot)
 void bkv_epoch_pause(struct bkv_epoch_slot *slot)
 {
     BKV_DEBUG_ASSERT(slot == my_slot && slot->depth > 0);
+    slot->pauses++;
     if (slot->depth > 1)
         return;
     if (atomic_load_explicit(&slot->call, memory_order_relaxed) == 0)
         atomic_store_explicit(&slot->call, atomic_load_explicit(&slot->epoch, memory_order_relaxed),
                               memory_order_relaxed);
-    slot->pauses++;
     atomic_store_explicit(&slot->epoch, 0, memory_order_release);
 }
 

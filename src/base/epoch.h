@@ -27,13 +27,13 @@ void bkv_epoch_exit(struct bkv_epoch_slot *slot);
 /* Leaves the section in the middle of a call, for something that takes long, and
  * enters again: what was read before may be reclaimed in between. The call goes
  * on nevertheless, and bkv_epoch_wait() waits for its end. In a nested section
- * both do nothing. */
+ * both do nothing, but that the pause is counted. */
 void bkv_epoch_pause(struct bkv_epoch_slot *slot);
 void bkv_epoch_resume(struct bkv_epoch_slot *slot);
 /* The calling thread's slot, if it is in a section; else NULL. */
 struct bkv_epoch_slot *bkv_epoch_here(void);
 /* How often the slot has paused: if the number has changed, what was read
- * before has to be read again. */
+ * before has to be read again. It may be gone, and is out of date. */
 uint32_t bkv_epoch_pauses(const struct bkv_epoch_slot *slot);
 
 /* Small number of the slot, from 0, unique among living threads: for striping

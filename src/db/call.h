@@ -5,6 +5,7 @@
 
 #include "base/assert.h"
 #include "base/error.h"
+#include "base/schedule.h"
 #include "db/db.h"
 
 /* Why the handle cannot be used: forked, or closing. */
@@ -20,10 +21,12 @@ static inline int bkv_begin(const struct bitkv *db, struct bkv_epoch_slot **slot
     *slot = bkv_epoch_enter();
     if (BKV_UNLIKELY(*slot == NULL))
         return bkv_error(BITKV_ERR_NO_MEMORY, "no memory for another thread");
+    BKV_SCHEDULE_POINT("call.entered");
     if (BKV_UNLIKELY(atomic_load_explicit(&db->closing, memory_order_seq_cst))) {
         bkv_epoch_exit(*slot);
         return bkv_refuse_call(db);
     }
+    BKV_SCHEDULE_POINT("call.begun");
     return BITKV_OK;
 }
 

@@ -243,17 +243,15 @@ static int store_new(const struct update *u, const bitkv_update_step *step)
 
 static int delete_present(const struct update *u, const bitkv_update_step *step)
 {
-    if (!step->present)
-        return BITKV_NOT_FOUND;
     struct bkv_change change = {
         .key = u->key,
         .key_size = u->key_size,
-        .version = step->version,
+        .version = step->version, /* 0, which none has, if it is not there */
         .condition = BITKV_IF_VERSION,
         .durability = u->durability,
     };
     int rc = del_if(u->db, &change);
-    return rc == BITKV_NOT_FOUND ? BITKV_ERR_CONFLICT : rc;
+    return rc == BITKV_NOT_FOUND && step->present ? BITKV_ERR_CONFLICT : rc;
 }
 
 static int act(const struct update *u, const bitkv_update_step *step, int action, bool *again)

@@ -66,9 +66,11 @@ int bkv_cq_enter(bitkv_cq *cq, struct bitkv **db, struct bkv_epoch_slot **slot)
     *slot = bkv_epoch_enter();
     if (BKV_UNLIKELY(*slot == NULL))
         return bkv_error(BITKV_ERR_NO_MEMORY, "no memory for another thread");
+    BKV_SCHEDULE_POINT("call.entered");
     struct bitkv *open = atomic_load_explicit(&cq->db, memory_order_seq_cst);
     if (BKV_LIKELY(open != NULL && !atomic_load_explicit(&open->closing, memory_order_seq_cst))) {
         *db = open;
+        BKV_SCHEDULE_POINT("call.begun");
         return BITKV_OK;
     }
     bkv_epoch_exit(*slot);

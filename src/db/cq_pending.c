@@ -173,8 +173,7 @@ void bkv_cq_fill(struct bkv_ready *ready, const bitkv_op *op, const struct bkv_s
     }
 }
 
-/* The KeyDir's slot had changed hands: once more, in this thread. Rare (see
- * convention 3 of keydir.h). */
+/* A follower's file was gone: once more, in this thread. */
 static int get_anew(struct bkv_pending *pending, struct bitkv *db, struct bkv_epoch_slot *slot,
                     struct bkv_sink *sink)
 {

@@ -77,6 +77,16 @@ static int check(const struct bitkv *db, const bitkv_op *op)
     return bkv_error(BITKV_ERR_INVALID, "%d is no bitkv_op_kind", (int)op->kind);
 }
 
+/* BKV_COLD still, if the key is there: now it is certain where. */
+static int settle(struct bkv_located *found, struct bkv_epoch_slot *slot,
+                  const struct bkv_hash *hash, const bitkv_op *op, struct bkv_sink *sink)
+{
+    bkv_partition_settle(found, slot, hash);
+    if (found->segment != NULL)
+        return BKV_COLD;
+    return bkv_partition_read_found(found, slot, hash, op->key, op->key_size, sink);
+}
+
 static void run_gets(const struct batch *batch, const bitkv_op *ops, struct bkv_stage *stages,
                      size_t count, uint64_t id)
 {
@@ -88,14 +98,17 @@ static void run_gets(const struct batch *batch, const bitkv_op *ops, struct bkv_
         bkv_stage_renew(&stages[i], batch->slot);
         struct bkv_ready *ready = bkv_cq_complete(cq, op, id + i);
         struct bkv_sink sink = bkv_cq_sink(op, ready);
-        int rc = bkv_partition_try_found(&stages[i].found, batch->slot, &stages[i].hash, op->key,
-                                         op->key_size, &sink, batch->stamp);
+        struct bkv_located *found = &stages[i].found;
+        int rc = bkv_partition_try_found(found, batch->slot, &stages[i].hash, op->key, op->key_size,
+                                         &sink, batch->stamp);
+        if (BKV_UNLIKELY(rc == BKV_COLD))
+            rc = settle(found, batch->slot, &stages[i].hash, op, &sink);
         if (BKV_LIKELY(rc != BKV_COLD)) {
             bkv_cq_fill(ready, op, &sink, rc);
             continue;
         }
         bkv_cq_uncomplete(cq);
-        bkv_pending_cold(cq, batch->db, op, id + i, &stages[i].hash, &stages[i].found);
+        bkv_pending_cold(cq, batch->db, op, id + i, &stages[i].hash, found);
     }
 }
 

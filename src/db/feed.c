@@ -43,6 +43,7 @@
 #define POSITION_VERSION    1u
 #define POSITION_ID         8u
 #define POSITION_PARTITIONS 24u
+#define POSITION_ZERO       28u
 #define POSITION_SEQUENCES  32u
 
 /* Between two looks of a waiting feed. */
@@ -147,7 +148,7 @@ static int check_position(const struct bitkv *db, const uint8_t *bytes, size_t s
 {
     if (size < POSITION_SEQUENCES + 4u || memcmp(bytes, POSITION_MAGIC, 4) != 0)
         return bad_position("not the bytes of bitkv_feed_position()");
-    if (bkv_get32(bytes + 4) != POSITION_VERSION)
+    if (bkv_get32(bytes + 4) != POSITION_VERSION || bkv_get32(bytes + POSITION_ZERO) != 0)
         return bad_position("of a version that this library does not know");
     if (bkv_crc32c(0, bytes, size - 4) != bkv_get32(bytes + size - 4))
         return bad_position("its checksum is wrong");

@@ -25,6 +25,7 @@
 #include "base/error.h"
 #include "base/limits.h"
 #include "base/memory.h"
+#include "base/schedule.h"
 #include "db/io_mode.h"
 #include "db/long_call.h"
 #include "db/options.h"
@@ -469,6 +470,7 @@ static void wait_for_calls(struct bitkv *db)
      * themselves before they leave theirs. In this order, or a scan that is
      * just about to count itself would be missed. */
     atomic_store_explicit(&db->closing, true, memory_order_seq_cst);
+    BKV_SCHEDULE_POINT("close.refused");
     bkv_epoch_wait(bkv_epoch_stamp());
     while (atomic_load(&db->long_calls) > 0) {
         bkv_sleep_us(200);
@@ -496,7 +498,9 @@ int bitkv_close(bitkv *db)
                          "or another long call on the same database: return "
                          "from it first");
     wait_for_calls(db);
+    BKV_SCHEDULE_POINT("close.alone");
     bkv_snapshot_detach_all(db);
+    BKV_SCHEDULE_POINT("close.detached");
     bkv_fork_unregister(&db->fork_member);
     bkv_backend_stop(db);
     sync_partitions(db);

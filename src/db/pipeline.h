@@ -8,7 +8,8 @@
  *   slot     fetch the KeyDir's lines
  *   locate   look up; fetch the record
  *   renew    look up again, if a get before this one has left the section
- *            (its segment had to be opened): what was found may be gone
+ *            (its segment had to be opened, or its key to be looked up anew):
+ *            what was found may be gone, and is older than what that get saw
  *   then     bkv_partition_read_found() or bkv_partition_try_found()
  *
  * All stages in one epoch section.

@@ -22,6 +22,7 @@
 
 #include "base/error.h"
 #include "base/memory.h"
+#include "base/schedule.h"
 #include "db/call.h"
 
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
@@ -79,8 +80,10 @@ static int open_all(bitkv_snapshot *s, const struct bitkv *db)
 static int fill_once(bitkv_snapshot *s, struct bitkv *db, struct bkv_epoch_slot *slot)
 {
     int rc = reserve(s, db);
+    BKV_SCHEDULE_POINT("snapshot.reserved");
     if (rc == BITKV_OK)
         rc = take(s, db);
+    BKV_SCHEDULE_POINT("snapshot.taken");
     if (rc == BITKV_OK && db->store.options.read_only) {
         bkv_epoch_pause(slot);
         rc = open_all(s, db);
@@ -218,9 +221,11 @@ int bkv_snapshot_enter(bitkv_snapshot *s, struct bitkv **db, struct bkv_epoch_sl
     *slot = bkv_epoch_enter();
     if (BKV_UNLIKELY(*slot == NULL))
         return bkv_error(BITKV_ERR_NO_MEMORY, "no memory for another thread");
+    BKV_SCHEDULE_POINT("call.entered");
     struct bitkv *open = atomic_load_explicit(&s->db, memory_order_seq_cst);
     if (BKV_LIKELY(open != NULL && !atomic_load_explicit(&open->closing, memory_order_seq_cst))) {
         *db = open;
+        BKV_SCHEDULE_POINT("call.begun");
         return BITKV_OK;
     }
     bkv_epoch_exit(*slot);

@@ -142,7 +142,8 @@ int bkv_file_sync(const struct bkv_file *file)
      * nothing (Rebello et al., "Can applications recover from fsync
      * failures?", ATC 2020). */
     if (bkv_io->fdatasync(file->fd) != 0)
-        return bkv_error_sys(errno, "cannot sync %s/%s", PATH(file->dir, file->name));
+        return bkv_sync_code(
+            bkv_error_sys(errno, "cannot sync %s/%s", PATH(file->dir, file->name)));
     return BITKV_OK;
 }
 
@@ -163,7 +164,7 @@ int bkv_dir_sync(struct bkv_dir *dir, const char *sub)
         return bkv_error_sys(errno, "cannot open directory %s/%s", PATH(dir, name));
     int rc = BITKV_OK;
     if (bkv_io->fsync(fd) != 0)
-        rc = bkv_error_sys(errno, "cannot sync directory %s/%s", PATH(dir, name));
+        rc = bkv_sync_code(bkv_error_sys(errno, "cannot sync directory %s/%s", PATH(dir, name)));
     (void)bkv_io->close(fd);
     return rc;
 }

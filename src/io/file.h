@@ -9,6 +9,8 @@
 #ifndef BKV_IO_FILE_H
 #define BKV_IO_FILE_H
 
+#include <bitkv.h>
+
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -51,6 +53,12 @@ int bkv_file_write(const struct bkv_file *file, const void *data, size_t size, u
 /* Makes [offset, offset + size) exist on disk; grows the file. */
 int bkv_file_reserve(const struct bkv_file *file, uint64_t offset, uint64_t size);
 int bkv_file_truncate(const struct bkv_file *file, uint64_t size);
+/* The code of a sync that was made and has failed: never the one that says that there
+ * was no descriptor to make it with, after which it may be made again. */
+static inline int bkv_sync_code(int code)
+{
+    return code == BITKV_ERR_TOO_MANY_FILES ? BITKV_ERR_IO : code;
+}
 /* Data, and the metadata needed to read it. */
 int bkv_file_sync(const struct bkv_file *file);
 

@@ -32,17 +32,18 @@
 
 #include <bitkv.h>
 
-static bool same_key(const struct key *a, const struct key *b)
+static bool holds(const struct bkv_keydir *kd, unsigned place, const struct key *key)
 {
-    return a->lo == b->lo && a->home == b->home && a->extra == b->extra;
+    const struct key *kept = &kd->deferred_keys[place];
+    return slot_get(&kd->deferred.slots[place].w0) == key->lo && kept->home == key->home &&
+           kept->extra == key->extra;
 }
 
 /* Place of the key, DEFERRED if it is not here. */
 static unsigned place_of(const struct bkv_keydir *kd, const struct key *key)
 {
     unsigned place = 0;
-    while (place < DEFERRED && !(slot_get(&kd->deferred.slots[place].w0) == key->lo &&
-                                 same_key(&kd->deferred_keys[place], key)))
+    while (place < DEFERRED && !holds(kd, place, key))
         place++;
     return place;
 }

@@ -32,6 +32,7 @@
  */
 #include "keydir/internal.h"
 
+#include "base/schedule.h"
 #include <bitkv.h>
 
 #include <string.h>
@@ -267,7 +268,9 @@ int bkv_grow_split(struct bkv_keydir *kd)
     }
     kd->pages -= old->pages;
     publish(kd, &builds[1]);
+    BKV_SCHEDULE_POINT("split.first");
     atomic_store_explicit(&kd->tables, tables + 1u, memory_order_release);
+    BKV_SCHEDULE_POINT("split.counted");
     publish(kd, &builds[0]);
     note_step(kd, (uint64_t)old->pages + pages[0] + pages[1]);
     bkv_arena_subtable_retire(&kd->arena, old);

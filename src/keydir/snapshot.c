@@ -40,6 +40,7 @@
 
 #include "base/epoch.h"
 #include "base/memory.h"
+#include "base/schedule.h"
 
 #include <bitkv.h>
 
@@ -162,6 +163,7 @@ int bkv_snapshot_own(struct bkv_keydir *kd, uint32_t index)
     copy->depth = shared->depth;
     for (uint32_t p = 0; p < shared->pages; p++)
         memcpy(copy->page[p], shared->page[p], sizeof *copy->page[p]);
+    BKV_SCHEDULE_POINT("keydir.copied");
     /* release: contents before the pointer. */
     atomic_store_explicit(directory_entry(kd, index), copy, memory_order_release);
     kd->copies++;

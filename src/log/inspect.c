@@ -256,7 +256,9 @@ static int inspect_data(struct inspection *in, struct data_file *file)
     memcpy(header.database_id, in->manifest.database_id, sizeof header.database_id);
     enum bkv_segment_state state;
     in->result->segments++;
-    rc = bkv_segment_header_read(&handle, &header, &state);
+    rc = bkv_file_size(&handle, &file->size);
+    if (rc == BITKV_OK)
+        rc = bkv_segment_header_read(&handle, &header, &state);
     if (rc == BITKV_OK) {
         if (state == BKV_SEGMENT_BLANK)
             report(in, BKV_INSPECT_INFO, name, 0, file->size, "prepared, not yet used");
@@ -377,22 +379,9 @@ static int on_entry(void *user, const char *entry)
     case BKV_FILE_CHECKPOINT:
         in->checkpoint = true;
         return BITKV_OK;
-    case BKV_FILE_TEMPORARY:
-    case BKV_FILE_OTHER:
-        break;
+    default: /* temporary, or not ours */
+        return BITKV_OK;
     }
-    return BITKV_OK;
-}
-
-static uint64_t size_of(struct inspection *in, const char *name)
-{
-    struct bkv_file file;
-    uint64_t size = 0;
-    if (bkv_file_open(&file, &in->dir, name, O_RDONLY) == BITKV_OK) {
-        (void)bkv_file_size(&file, &size); /* what is wrong with it shows when it is read */
-        bkv_file_close(&file);
-    }
-    return size;
 }
 
 static int by_id(const void *a, const void *b)
@@ -413,10 +402,6 @@ static int list_partition(struct inspection *in, uint32_t partition)
     if (rc == BITKV_NOT_FOUND) {
         report(in, BKV_INSPECT_ERROR, name, 0, 0, "the partition's directory is missing");
         return BITKV_OK;
-    }
-    for (size_t i = 0; i < in->count && rc == BITKV_OK; i++) {
-        bkv_name_data(name, partition, in->files[i].id);
-        in->files[i].size = size_of(in, name);
     }
     if (in->count > 0)
         qsort(in->files, in->count, sizeof *in->files, by_id);
@@ -466,6 +451,17 @@ static int read_manifest(struct inspection *in)
     return rc;
 }
 
+static uint64_t size_of(struct inspection *in, const char *name)
+{
+    struct bkv_file file;
+    uint64_t size = 0;
+    if (bkv_file_open(&file, &in->dir, name, O_RDONLY) == BITKV_OK) {
+        (void)bkv_file_size(&file, &size); /* what is wrong with it shows when it is read */
+        bkv_file_close(&file);
+    }
+    return size;
+}
+
 /* For the progress bar: what there is to read. */
 static int add_up(struct inspection *in)
 {
@@ -477,10 +473,12 @@ static int add_up(struct inspection *in)
     int rc = BITKV_OK;
     for (uint32_t i = 0; i < in->manifest.partitions && rc == BITKV_OK; i++) {
         rc = list_partition(in, i);
-        for (size_t k = 0; k < in->count; k++)
-            in->bytes_total += in->files[k].size;
+        char name[BKV_NAME_SIZE];
+        for (size_t k = 0; k < in->count; k++) {
+            bkv_name_data(name, i, in->files[k].id);
+            in->bytes_total += size_of(in, name);
+        }
         if (in->checkpoint) {
-            char name[BKV_NAME_SIZE];
             bkv_name_checkpoint(name, i);
             in->bytes_total += size_of(in, name);
         }

@@ -11,7 +11,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
-#include <sys/random.h>
+#include <unistd.h>
 
 enum {
     AT_MAGIC = 0,
@@ -25,13 +25,8 @@ enum {
 
 static int random_bytes(void *out, size_t size)
 {
-    /* Up to 256 bytes come whole or not at all (getrandom(2)). */
-    ssize_t n;
-    do
-        n = getrandom(out, size, 0);
-    while (n < 0 && errno == EINTR);
-    if (n != (ssize_t)size)
-        return bkv_error_sys(n < 0 ? errno : EIO, "cannot get random bytes");
+    if (getentropy(out, size) != 0) /* 256 at most: all of them, uninterrupted */
+        return bkv_error_sys(errno, "cannot get random bytes");
     return BITKV_OK;
 }
 

@@ -52,25 +52,23 @@ static int fetch(struct bkv_scanner *s, uint64_t offset, size_t size, const uint
     return BITKV_OK;
 }
 
-/* Verifies a record that is larger than the window, a window at a time. */
-static int verify_large(struct bkv_scanner *s, uint64_t offset, uint64_t size,
-                        const struct bkv_record *record, bool *valid)
+/* Verifies a record that is larger than the window, a window at a time; `bytes` is
+ * its header, in the window for now. */
+static int verify_large(struct bkv_scanner *s, uint64_t offset, uint64_t size, const uint8_t *bytes,
+                        bool *valid)
 {
-    const uint8_t *bytes;
-    int rc = fetch(s, offset, BKV_RECORD_HEADER, &bytes);
-    if (rc != BITKV_OK)
-        return rc;
+    uint64_t sequence = bkv_record_peek(bytes).sequence;
     uint32_t expected = bkv_get32(bytes + BKV_RECORD_CRC);
     uint32_t crc = bkv_record_crc_begin(bytes);
     for (uint64_t at = BKV_RECORD_HEADER; at < size;) {
         size_t n = (size_t)bkv_min64(BKV_SCAN_WINDOW_BYTES, size - at);
-        rc = fetch(s, offset + at, n, &bytes);
+        int rc = fetch(s, offset + at, n, &bytes);
         if (rc != BITKV_OK)
             return rc;
         crc = bkv_crc32c(crc, bytes, n);
         at += n;
     }
-    *valid = bkv_crc32c_words(crc, record->sequence, s->seed, offset) == expected;
+    *valid = bkv_crc32c_words(crc, sequence, s->seed, offset) == expected;
     return BITKV_OK;
 }
 
@@ -100,7 +98,7 @@ static int try_record(struct bkv_scanner *s, uint64_t offset, uint64_t size_max,
         if (rc == BITKV_OK)
             *valid = bkv_record_verify(bytes, size, s->seed, offset, &record);
     } else {
-        rc = verify_large(s, offset, size, &record, valid);
+        rc = verify_large(s, offset, size, bytes, valid);
         if (rc == BITKV_OK && *valid) /* the key, again */
             rc = fetch(s, offset,
                        BKV_RECORD_HEADER + bkv_record_prefix(record.flags) + record.key_size,

@@ -33,6 +33,7 @@
 #include "base/bytes.h"
 #include "base/error.h"
 #include "base/memory.h"
+#include "base/schedule.h"
 #include "io/copy.h"
 #include "io/io.h"
 #include "log/filename.h"
@@ -472,6 +473,7 @@ static int store_segment(struct bkv_backup_job *job, struct bkv_partition *p,
     struct item item = {.job = job, .p = p, .what = what};
     bkv_name_data(item.data, p->index, what->id);
     bkv_name_hint(item.hint, p->index, what->id);
+    BKV_SCHEDULE_POINT("backup.noted");
     return is_finished(what) ? store_finished(&item) : store_copy(&item);
 }
 

@@ -275,6 +275,7 @@ static bool erase_bytes(struct bkv_group *g)
 {
     memset(g->bytes, 0, g->size);
     g->written = false;
+    g->erased = true;
     return copy_out(g) == BITKV_OK && bkv_file_sync(&g->partition->tail.mapping->file) == BITKV_OK;
 }
 
@@ -417,7 +418,8 @@ int bkv_groups_write(struct bkv_group *groups, size_t count, bitkv_durability du
         rc = write_locked(groups, count, durability, &at);
         for (size_t i = count; i-- > 0;)
             bkv_unlock(&groups[i].partition->lock);
-    } while (rc != BITKV_OK && bkv_descriptor_may_come(groups[at].partition, rc, &attempts));
+    } while (rc != BITKV_OK && !groups[0].erased && /* it is the first to be written */
+             bkv_descriptor_may_come(groups[at].partition, rc, &attempts));
     if (rc == BITKV_OK)
         rc = finish(groups, count, durability);
     return bkv_count_write_error(groups[0].partition, rc);

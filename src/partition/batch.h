@@ -39,6 +39,7 @@ struct bkv_group {
     uint64_t position; /* of the log, behind it */
     uint32_t held;     /* keys that have their place in the KeyDir */
     bool written;      /* behind the tail */
+    bool erased;       /* and taken back: its bytes are gone, it cannot be written again */
     bool by_mapping;
     bool wake;
 };

@@ -11,9 +11,9 @@
  * not. So whoever uses `fd` does so in an epoch section of an open database.
  *
  * Failure modes: no descriptor: the pool reads through the mapping. The record
- * does not verify: damage, with file and offset. It is of another key: the
- * KeyDir's slot changed hands while it was looked up (keydir.h), and the key
- * is got anew.
+ * does not verify: damage, with file and offset. It is of another key: one
+ * with the same fingerprint, and this one is absent (found is settled, see
+ * partition.h).
  */
 #include "base/error.h"
 #include "io/residency.h"
@@ -98,7 +98,7 @@ int bkv_cold_deliver(const struct bkv_cold *cold, const char *path, const void *
         bkv_residency_note(cold->mapping, cold->offset, cold->size);
     if (record.type != BKV_RECORD_PUT || record.key_size != key_size ||
         memcmp(bkv_record_key(bytes), key, key_size) != 0)
-        return BKV_OTHER_KEY;
+        return BITKV_NOT_FOUND;
     if (bkv_record_deadline(bytes) <= cold->now_ms)
         return BITKV_NOT_FOUND;
     return bkv_deliver(sink, NULL, bkv_record_value(bytes, &record), record.value_size);

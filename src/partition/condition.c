@@ -27,13 +27,15 @@
  * on, though it need not be this one. Nobody waits for a writer that sleeps.
  *
  * Failure modes: a record that cannot be read, or does not verify: the write
- * that depends on it fails; an unconditional delete goes on. Those of puts.
+ * that depends on it fails; an unconditional delete goes on. Those of puts, also
+ * where the condition does not hold: after a failed sync there is no conflict.
  */
 #include "partition/state.h"
 
 #include "base/bytes.h"
 #include "base/error.h"
 #include "base/memory.h"
+#include "base/schedule.h"
 
 #include <inttypes.h>
 
@@ -65,6 +67,15 @@ static int count_failure(struct bkv_partition *p, int rc)
     if (rc < 0 && rc != BITKV_ERR_CONFLICT)
         atomic_fetch_add_explicit(&p->write_errors, 1, memory_order_relaxed);
     return rc;
+}
+
+/* A call that would write ends without it, by what is there. After a failed sync that
+ * may be gone tomorrow, or what has been deleted be back: nobody is told then that his
+ * key is there, or that it is absent. */
+static int end_unwritten(struct bkv_partition *p, int rc)
+{
+    int refused = bkv_write_check(p);
+    return count_failure(p, refused != BITKV_OK ? refused : rc);
 }
 
 /* Of a record that is written now. `present`: of the key, that may be kept. */
@@ -137,10 +148,11 @@ static int write_if(struct bkv_partition *p, struct bkv_epoch_slot *slot,
     for (unsigned attempt = 0;; attempt++) {
         int rc = look_and_decide(p, slot, hash, change, &expected);
         if (rc != BITKV_OK)
-            return count_failure(p, rc);
+            return end_unwritten(p, rc);
         if (!write->deletes)
             write->deadline = deadline_of(p->store, change->ttl_ms,
                                           expected.present ? expected.deadline : UINT64_MAX);
+        BKV_SCHEDULE_POINT("condition.looked");
         rc = bkv_write(p, hash, write, &expected);
         if (rc != BKV_CHANGED)
             return rc;
@@ -199,7 +211,7 @@ int bkv_del_looking(struct bkv_partition *p, const struct bkv_hash *hash, struct
             return bkv_write(p, hash, write, NULL);
         bool expired = looked == BITKV_NOT_FOUND && seen.deadline != UINT64_MAX;
         if (looked == BITKV_NOT_FOUND && !expired)
-            return looked;
+            return end_unwritten(p, looked);
         expected = expect(&seen, looked, expected.waits);
         int rc = bkv_write(p, hash, write, &expected);
         if (rc != BKV_CHANGED)
@@ -239,7 +251,7 @@ int bkv_partition_touch(struct bkv_partition *p, struct bkv_epoch_slot *slot,
         struct bkv_sink sink = {.kind = BKV_SINK_ALLOCATE, .seen = &seen};
         int rc = bkv_partition_look(p, slot, hash, key, key_size, &sink);
         if (rc != BITKV_OK)
-            return count_failure(p, rc);
+            return end_unwritten(p, rc);
         struct bkv_write write = {
             .key = key,
             .key_size = key_size,
@@ -288,7 +300,7 @@ int bkv_partition_add(struct bkv_partition *p, struct bkv_epoch_slot *slot,
         if (rc == BITKV_OK && __builtin_add_overflow(value, delta, &value))
             rc = bkv_error(BITKV_ERR_LIMIT, "the counter would overflow");
         if (rc != BITKV_OK)
-            return count_failure(p, rc);
+            return end_unwritten(p, rc);
         bkv_put64(bytes, (uint64_t)value);
         struct bkv_write write = {
             .key = key,
@@ -298,6 +310,7 @@ int bkv_partition_add(struct bkv_partition *p, struct bkv_epoch_slot *slot,
             .deadline = looked == BITKV_OK ? seen.deadline : deadline_of(p->store, 0, UINT64_MAX),
         };
         expected = expect(&seen, looked, expected.waits);
+        BKV_SCHEDULE_POINT("condition.looked");
         rc = bkv_write(p, hash, &write, &expected);
         if (rc == BITKV_OK)
             *result = value;

@@ -27,6 +27,7 @@
 #include "base/epoch.h"
 #include "base/error.h"
 #include "base/memory.h"
+#include "base/schedule.h"
 #include "io/io.h"
 #include "log/filename.h"
 
@@ -194,6 +195,7 @@ static int move_keys(struct bkv_partition *p, struct bkv_unmoved *u)
             return BITKV_ERR_NO_MEMORY;
         rc = move_some(p, u);
         bkv_epoch_exit(slot);
+        BKV_SCHEDULE_POINT("compact.moved_some");
     }
     return rc;
 }
@@ -293,6 +295,7 @@ int bkv_install_go_on(struct bkv_partition *p)
     struct bkv_unmoved *u = p->unmoved;
     if (u == NULL)
         return BITKV_OK;
+    BKV_SCHEDULE_POINT("compact.named");
     int rc = move_keys(p, u);
     if (rc == BITKV_OK)
         rc = replace_in_list(p, u);
@@ -301,6 +304,7 @@ int bkv_install_go_on(struct bkv_partition *p)
                          "the KeyDir of partition %u cannot take in data_%llu.db, which compaction "
                          "has made; it is tried again, and the files that it replaces stay",
                          p->index, (unsigned long long)u->output->id);
+    BKV_SCHEDULE_POINT("compact.replaced");
     account(p, u);
     forget(p);
     atomic_store(&p->reclaim_asked, true);

@@ -295,6 +295,13 @@ int bkv_partition_try_found(const struct bkv_located *found, struct bkv_epoch_sl
 
 /* --- cold.c: a record that has to be read from disk ------------------------------ */
 
+/* What was located, looked up again with the lock held: now the record is the key's,
+ * and that of no key whose slot it got, nor of a batch that may yet fail. A read that
+ * is delivered when the world has gone on cannot look again by itself: it would find
+ * what its own queue has put since. */
+void bkv_partition_settle(struct bkv_located *found, struct bkv_epoch_slot *slot,
+                          const struct bkv_hash *hash);
+
 /* Holds what is needed to read and verify it: from the beginning on it does not
  * depend on what becomes of the key. */
 struct bkv_cold {
@@ -309,14 +316,14 @@ struct bkv_cold {
     uint32_t partition_index;
 };
 
-/* In the section of the locate. */
+/* In the section of the locate; `found` is settled. */
 void bkv_cold_begin(struct bkv_cold *cold, const struct bkv_located *found);
 /* Opens the segment if need be, reads the record into `bytes`; blocks. In an
- * epoch section that it leaves meanwhile. */
+ * epoch section that it leaves meanwhile. BKV_OTHER_KEY, read-only only: the file
+ * is gone, so the key lies elsewhere by now; get it anew. */
 int bkv_cold_read(struct bkv_cold *cold, struct bkv_epoch_slot *slot, void *bytes);
 /* Verifies and delivers what was read. Needs no open database: `path` is its
- * directory's, for messages. BKV_OTHER_KEY: the slot had changed hands; get
- * the key anew. */
+ * directory's, for messages. */
 #define BKV_OTHER_KEY 2
 int bkv_cold_deliver(const struct bkv_cold *cold, const char *path, const void *bytes,
                      const void *key, size_t key_size, struct bkv_sink *sink);

@@ -20,6 +20,7 @@
 
 #include "base/error.h"
 #include "base/memory.h"
+#include "base/schedule.h"
 #include "io/residency.h"
 #include "partition/record_read.h"
 
@@ -202,7 +203,9 @@ static int get_pinned(struct bkv_partition *p, struct bkv_epoch_slot *slot,
         struct bkv_mapping *pinned;
         bkv_segment_ref(segment);
         bkv_epoch_pause(slot);
+        BKV_SCHEDULE_POINT("get.paused");
         int rc = bkv_segment_pin(p, segment, &pinned);
+        BKV_SCHEDULE_POINT("get.pinned");
         bkv_epoch_resume(slot);
         bkv_segment_unref(segment);
         bool found = bkv_keydir_find(p->keydir, hash, &location);
@@ -229,6 +232,19 @@ static int get_pinned(struct bkv_partition *p, struct bkv_epoch_slot *slot,
     }
 }
 
+/* With the lock held nothing changes hands. The pause tells who has located more keys
+ * (pipeline.h): they would be got as of a moment before this one. */
+static bool find_settled(struct bkv_partition *p, struct bkv_epoch_slot *slot,
+                         const struct bkv_hash *hash, uint64_t *location)
+{
+    bkv_epoch_pause(slot);
+    bkv_epoch_resume(slot);
+    bkv_lock(&p->lock);
+    bool there = bkv_keydir_find(p->keydir, hash, location);
+    bkv_unlock(&p->lock);
+    return there;
+}
+
 /* The record was of another key. Either the slot changed hands under our eyes,
  * or two keys have one fingerprint: the lock tells which. */
 static int get_settled(struct bkv_partition *p, struct bkv_epoch_slot *slot,
@@ -237,10 +253,7 @@ static int get_settled(struct bkv_partition *p, struct bkv_epoch_slot *slot,
 {
     for (;;) {
         uint64_t location;
-        bkv_lock(&p->lock);
-        bool found = bkv_keydir_find(p->keydir, hash, &location);
-        bkv_unlock(&p->lock);
-        if (!found)
+        if (!find_settled(p, slot, hash, &location))
             return absent(sink);
         struct bkv_located t = target_of(p, location); /* still in the section: not reclaimed */
         if (t.mapping != NULL) {
@@ -258,13 +271,11 @@ static int get_settled(struct bkv_partition *p, struct bkv_epoch_slot *slot,
 
 /* A batch that failed was taken back while we looked at the place that it had for
  * the key (batch.c): no damage, then. */
-static bool was_taken_back(const struct bkv_located *found, const struct bkv_hash *hash)
+static bool was_taken_back(const struct bkv_located *found, struct bkv_epoch_slot *slot,
+                           const struct bkv_hash *hash)
 {
-    uint64_t location = 0;
-    bkv_lock(&found->partition->lock);
-    bool there = bkv_keydir_find(found->partition->keydir, hash, &location);
-    bkv_unlock(&found->partition->lock);
-    return !there || location != found->location;
+    uint64_t location;
+    return !find_settled(found->partition, slot, hash, &location) || location != found->location;
 }
 
 /* The end of every get from memory. */
@@ -273,7 +284,7 @@ static inline int finish(const struct bkv_located *found, struct bkv_epoch_slot 
                          struct bkv_sink *sink, int rc)
 {
     if (BKV_UNLIKELY(rc == BKV_OTHER_KEY ||
-                     (rc == BITKV_ERR_CORRUPT && was_taken_back(found, hash))))
+                     (rc == BITKV_ERR_CORRUPT && was_taken_back(found, slot, hash))))
         rc = get_settled(found->partition, slot, hash, key, key_size, sink);
     return rc;
 }
@@ -305,9 +316,12 @@ static inline int read_found(const struct bkv_located *found, struct bkv_epoch_s
 static inline struct bkv_located find(struct bkv_partition *p, const struct bkv_hash *hash)
 {
     uint64_t location;
-    if (bkv_keydir_find(p->keydir, hash, &location))
-        return target_of(p, location);
-    return (struct bkv_located){.partition = p};
+    if (!bkv_keydir_find(p->keydir, hash, &location))
+        return (struct bkv_located){.partition = p};
+    BKV_SCHEDULE_POINT("get.found");
+    struct bkv_located found = target_of(p, location);
+    BKV_SCHEDULE_POINT("get.located");
+    return found;
 }
 
 int bkv_partition_get(struct bkv_partition *p, struct bkv_epoch_slot *slot,
@@ -416,6 +430,15 @@ int bkv_partition_try_found(const struct bkv_located *found, struct bkv_epoch_sl
     rc = finish(found, slot, hash, key, key_size, sink, rc);
     count(found->partition, slot, rc);
     return rc;
+}
+
+void bkv_partition_settle(struct bkv_located *found, struct bkv_epoch_slot *slot,
+                          const struct bkv_hash *hash)
+{
+    struct bkv_partition *p = found->partition;
+    uint64_t location;
+    bool there = find_settled(p, slot, hash, &location);
+    *found = there ? target_of(p, location) : (struct bkv_located){.partition = p};
 }
 
 void bkv_partition_count_get(struct bkv_partition *p, const struct bkv_epoch_slot *slot, int rc)

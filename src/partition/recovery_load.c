@@ -94,6 +94,14 @@ static int match_table(struct load *load)
         info->start_offset % BKV_RECORD_ALIGNMENT != 0 || info->start_sequence == 0 || end < start)
         return REJECT(load, "the checkpoint of partition %u has no sound start or end",
                       r->p->index);
+    /* All that it knows was durable, so that no cut can take what the image points at. */
+    for (const struct bkv_found *f = end + 1; f < r->found + r->count; f++) {
+        if (f->checkpoint_size != 0)
+            return REJECT(load,
+                          "the checkpoint of partition %u knows data_%" PRIu64
+                          ".db, which begins behind its end",
+                          r->p->index, f->id);
+    }
     return BITKV_OK;
 }
 

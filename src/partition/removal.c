@@ -17,6 +17,7 @@
 
 #include "base/epoch.h"
 #include "base/error.h"
+#include "base/schedule.h"
 #include "log/filename.h"
 
 void bkv_segments_replace(struct bkv_partition *p, const struct bkv_run *run,
@@ -100,7 +101,9 @@ static void put_back(struct bkv_partition *p, struct bkv_segment *segment)
 
 static void give_up(struct bkv_partition *p, struct bkv_segment *segment)
 {
+    BKV_SCHEDULE_POINT("removal.closed");
     unlink_files(p, segment);
+    BKV_SCHEDULE_POINT("removal.unlinked");
     bkv_lock(&p->lock);
     bkv_segment_number_free(p, segment->number);
     p->leaving--;

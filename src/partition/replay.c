@@ -205,6 +205,9 @@ static int replay_hint(struct bkv_recover *r, struct bkv_found *f, uint64_t from
     int rc = open_hint(r, f, &reader);
     if (rc == BITKV_OK) {
         rc = check_rest(r, f, reader.info.data_size);
+        if (rc == BITKV_OK && reader.info.last_sequence + 1 < f->base_sequence)
+            rc =
+                bkv_error(BITKV_ERR_CORRUPT, "%s ends before its segment begins", reader.file.name);
         if (rc == BITKV_OK)
             rc = replay_entries(r, f, &reader, from);
         if (rc == BITKV_OK) {
@@ -558,7 +561,12 @@ static int check_joint(struct bkv_recover *r, size_t index)
         bkv_name_data(name, r->p->index, f->id);
         if (!synced)
             return cut_before(r, index, name, begin);
-        return bkv_recover_damage(r, name, 0, 0, "the log's beginning is missing before this file");
+        judged =
+            bkv_recover_damage(r, name, 0, 0, "the log's beginning is missing before this file");
+        /* What claims to be older than the file that it is in, is not: the log would go
+         * on with numbers below the file's, and be sorted before it. */
+        r->last_sequence = f->base_sequence - 1;
+        return judged;
     }
     const struct bkv_found *before = &r->found[index - 1];
     struct bkv_place place = {.file = index - 1, .offset = atomic_load(&before->segment->size)};

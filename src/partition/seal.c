@@ -16,6 +16,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/schedule.h"
 #include "io/io.h"
 #include "log/filename.h"
 #include "log/hint.h"
@@ -105,6 +106,7 @@ static int finish(struct bkv_partition *p, struct bkv_segment *segment, const st
     int rc = bkv_sync_full(p, segment);
     if (rc != BITKV_OK)
         return rc;
+    BKV_SCHEDULE_POINT("seal.synced");
     rc = trim(segment, file);
     if (rc == BITKV_OK && atomic_load(&segment->hint_bytes) == 0)
         rc = write_hint(p, segment, file);

@@ -27,6 +27,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/memory.h"
+#include "base/schedule.h"
 #include "io/io.h"
 #include "log/filename.h"
 
@@ -220,6 +221,7 @@ static bool close_segment(struct bkv_partition *p, struct bkv_segment *segment)
         return false; /* stays open: over the limit rather than unsafe */
     r->mapping = atomic_load_explicit(&segment->open, memory_order_relaxed);
     atomic_store_explicit(&segment->open, NULL, memory_order_seq_cst);
+    BKV_SCHEDULE_POINT("evict.closed");
     r->stamp = bkv_epoch_stamp();
     r->next = p->retired;
     p->retired = r;

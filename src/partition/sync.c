@@ -39,6 +39,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/schedule.h"
 #include "io/io.h"
 #include "log/filename.h"
 
@@ -178,8 +179,8 @@ static int sync_written(struct bkv_segment *segment)
 int bkv_directory_sync(struct bkv_partition *p)
 {
     if (bkv_io->fsync(p->directory.fd) != 0)
-        return bkv_error_sys(errno, "cannot sync directory %s/%s", p->store->dir.path,
-                             p->directory.name);
+        return bkv_sync_code(bkv_error_sys(errno, "cannot sync directory %s/%s", p->store->dir.path,
+                                           p->directory.name));
     return BITKV_OK;
 }
 
@@ -327,7 +328,9 @@ static int lead_flush(struct bkv_partition *p, struct bkv_segment *full)
     p->flush_running = true;
     (void)pthread_mutex_unlock(&p->sync_mutex);
     struct round r = full != NULL ? begin_round_upto(p, full) : begin_round(p);
+    BKV_SCHEDULE_POINT("sync.begun");
     int rc = run_round(p, &r);
+    BKV_SCHEDULE_POINT("sync.ran");
     if (rc == BITKV_ERR_TOO_MANY_FILES) {
         give_back(p, &r);
         if (full == NULL)

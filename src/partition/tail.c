@@ -34,6 +34,7 @@
 #include "base/bytes.h"
 #include "base/error.h"
 #include "base/memory.h"
+#include "base/schedule.h"
 #include "io/io.h"
 #include "log/filename.h"
 #include "log/segment.h"
@@ -169,6 +170,7 @@ void bkv_spare_prepare(struct bkv_partition *p)
         return; /* the writer will try, and report */
     if (bkv_directory_sync(p) == BITKV_OK)
         atomic_store(&spare->segment->entry_synced, true);
+    BKV_SCHEDULE_POINT("spare.made");
     atomic_store_explicit(&p->spare, spare, memory_order_release);
 }
 

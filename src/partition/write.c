@@ -34,6 +34,7 @@
 #include "base/epoch.h"
 #include "base/error.h"
 #include "base/memory.h"
+#include "base/schedule.h"
 
 #include <string.h>
 
@@ -267,6 +268,13 @@ static int append(struct bkv_partition *p, const struct draft *d, bitkv_durabili
 
 /* --- accounting ------------------------------------------------------------------------ */
 
+/* Past the middle of the segment the worker makes the next one (tail.c). */
+static uint64_t next_wake(const struct bkv_tail *tail)
+{
+    uint64_t next = tail->offset + WAKE_BYTES, late = tail->limit / 2 + 1;
+    return tail->offset < late ? bkv_min64(next, late) : next;
+}
+
 /* Under the lock, after an append: what has to be synced, and when. Returns
  * whether the worker should be woken. */
 static bool note_append(struct bkv_partition *p, uint64_t size, bitkv_durability durability)
@@ -280,7 +288,7 @@ static bool note_append(struct bkv_partition *p, uint64_t size, bitkv_durability
         wake = true;
     }
     if (BKV_UNLIKELY(tail->offset >= tail->wake_at)) {
-        tail->wake_at = tail->offset + WAKE_BYTES;
+        tail->wake_at = next_wake(tail);
         wake = true;
     }
     return wake;
@@ -406,6 +414,7 @@ static int put_locked(struct bkv_partition *p, const struct bkv_hash *hash, cons
         rc = append(p, d, durability, &location);
     if (BKV_UNLIKELY(rc != BITKV_OK))
         return rc;
+    BKV_SCHEDULE_POINT("write.appended");
     bkv_account(p, location, true);
     bkv_account_dead(p, bkv_keydir_defer(p->keydir, hash, location));
     outcome->wake = note_append(p, d->size, durability);
@@ -450,6 +459,7 @@ static inline int attempt(struct bkv_partition *p, const struct bkv_hash *hash,
                           const struct bkv_expected *expected, struct outcome *outcome)
 {
     int rc;
+    BKV_SCHEDULE_POINT("write.drafted");
     bkv_lock(&p->lock);
     if (expected != NULL && !holds(p, hash, expected))
         rc = BKV_CHANGED;
@@ -477,6 +487,7 @@ static inline int perform(struct bkv_partition *p, const struct bkv_hash *hash,
     }
     if (BKV_LIKELY(rc == BITKV_OK)) {
         write->sequence = outcome.sequence;
+        BKV_SCHEDULE_POINT("write.shown");
         rc = finish(p, outcome.position, outcome.wake, durability, write->unsynced);
     }
     return count_error(p, rc);

@@ -39,7 +39,7 @@
 
 #if UNDER_TSAN
 /* A child that was forked, or that dies in the middle, joins no threads. */
-__attribute__((visibility("default"))) const char *__tsan_default_options(void);
+__attribute__((visibility("default"), weak)) const char *__tsan_default_options(void);
 const char *__tsan_default_options(void)
 {
     return "report_thread_leaks=0";

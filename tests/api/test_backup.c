@@ -122,6 +122,7 @@ static bitkv_backup_report back_up_with(bitkv *db, bitkv_backup_options *options
     bitkv_backup_report report = {0};
     options->report = &report;
     ok(bitkv_backup(db, target, options));
+    options->report = NULL; /* the caller may go on with the options */
     assert_false(is_there(partial));
     return report;
 }

@@ -155,6 +155,8 @@ static void run_together(const bitkv_options *o, unsigned compactors)
     count = start(threads, count, READERS, read_on);
     count = start(threads, count, compactors, compact_on);
     sleep_ms((unsigned)env_number("BITKV_MS", 1500));
+    for (unsigned i = 0; i < 3000 && statistics_of(shared).compactions_total == 0; i++)
+        sleep_ms(10); /* a busy machine */
     atomic_store(&over, true);
     for (unsigned i = 0; i < count; i++)
         assert_int_equal(pthread_join(threads[i], NULL), 0);

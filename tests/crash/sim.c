@@ -473,7 +473,8 @@ static void load(uint32_t folder)
             assert_int_equal(pread(node->fd, node->now, node->size, 0), node->size);
             node->first_size = node->size;
             node->first = malloc(node->size + 1);
-            memcpy(node->first, node->now, node->size);
+            if (node->size > 0)
+                memcpy(node->first, node->now, node->size);
         }
     }
     (void)closedir(list);

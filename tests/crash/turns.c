@@ -24,8 +24,8 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/random.h>
 #include <time.h>
+#include <unistd.h>
 
 #define THREADS_MOST 64u
 #define CALL_NS      40u      /* what a call takes */
@@ -61,7 +61,7 @@ WRAPPED(int, clock_nanosleep, clockid_t, int, const struct timespec *, struct ti
 WRAPPED(int, nanosleep, const struct timespec *, struct timespec *);
 WRAPPED(int, sched_yield, void);
 WRAPPED(int, ppoll, struct pollfd *, nfds_t, const struct timespec *, const sigset_t *);
-WRAPPED(ssize_t, getrandom, void *, size_t, unsigned);
+WRAPPED(int, getentropy, void *, size_t);
 WRAPPED(void, bkv_futex_wait, _Atomic uint32_t *, uint32_t, uint64_t);
 WRAPPED(void, bkv_futex_wake, _Atomic uint32_t *, int);
 WRAPPED(void, bkv_lock_slow, struct bkv_lock *);
@@ -399,13 +399,13 @@ int __wrap_nanosleep(const struct timespec *t, struct timespec *left)
     return me == NULL ? __real_nanosleep(t, left) : __wrap_clock_nanosleep(0, 0, t, left);
 }
 
-ssize_t __wrap_getrandom(void *data, size_t size, unsigned flags)
+int __wrap_getentropy(void *data, size_t size)
 {
     if (me == NULL)
-        return __real_getrandom(data, size, flags);
+        return __real_getentropy(data, size);
     for (size_t i = 0; i < size; i++)
         ((uint8_t *)data)[i] = (uint8_t)lab_random(&random_state);
-    return (ssize_t)size;
+    return 0;
 }
 
 /* --- from here, to there ---------------------------------------------------------------------- */

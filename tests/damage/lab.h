@@ -29,6 +29,8 @@ void lab_path(char path[LAB_PATH], const char *name);
 void lab_directory(char path[LAB_PATH], const char *name);
 /* With everything in it; absent is fine. */
 void lab_remove(const char *path);
+/* A directory with everything in it; what is zero becomes a hole. */
+void lab_copy(const char *from, const char *to);
 void lab_join(char path[LAB_PATH], const char *directory, const char *name);
 bool lab_exists(const char *path);
 

@@ -1,19 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 #include "fault/faults.h"
 
+#include "base/memory.h"
+#include "damage/lab.h"
 #include "io/io.h"
 
 #include <errno.h>
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdatomic.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
-
-#include <cmocka.h>
 
 static struct {
     _Atomic int kind;
@@ -22,12 +18,17 @@ static struct {
     int death; /* exit status; 0: calls fail */
 } plan = {.kind = FAULT_COUNT};
 
+#define LEFT_MAPPED_MAX 4096u
+static _Atomic uint32_t left_mapped;
+
 /* Stands for every kind. */
 #define FAULT_ALL (FAULT_COUNT + 1)
 
 static _Atomic uint32_t calls;
 static _Atomic uint32_t fired;
 static _Atomic uint32_t piece;
+static _Atomic uint64_t whim; /* state of the random sizes of pieces; 0: all the same */
+static _Atomic bool cold;
 
 const char *fault_name(enum fault_kind kind)
 {
@@ -57,7 +58,14 @@ static bool fails(enum fault_kind kind)
 static size_t shorten(size_t size)
 {
     uint32_t most = atomic_load(&piece);
-    return most != 0 && size > most ? most : size;
+    if (most == 0)
+        return size;
+    uint64_t state = atomic_load(&whim);
+    if (state != 0) { /* threads may share a number: it need not be a good one */
+        most = 1 + (uint32_t)(lab_random(&state) % most);
+        atomic_store(&whim, state);
+    }
+    return size > most ? most : size;
 }
 
 static int on_openat(int dirfd, const char *path, int flags, mode_t mode)
@@ -180,6 +188,69 @@ static struct dirent *on_readdir(DIR *directory)
     return fails(FAULT_readdir) ? NULL : bkv_io_kernel.readdir(directory);
 }
 
+/* Whatever close(2) returns, the descriptor is gone. */
+static int on_close(int fd)
+{
+    bool failed = fails(FAULT_close);
+    int error = errno;
+    int result = bkv_io_kernel.close(fd);
+    errno = error;
+    return failed ? -1 : result;
+}
+
+static int on_closedir(DIR *directory)
+{
+    bool failed = fails(FAULT_closedir);
+    int error = errno;
+    int result = bkv_io_kernel.closedir(directory);
+    errno = error;
+    return failed ? -1 : result;
+}
+
+/* What stays mapped is a leak that nobody can mend. Not so many that the process
+ * runs out of it. */
+static int on_munmap(void *base, size_t size)
+{
+    if (!fails(FAULT_munmap))
+        return bkv_io_kernel.munmap(base, size);
+    if (atomic_fetch_add(&left_mapped, 1) >= LEFT_MAPPED_MAX)
+        (void)bkv_io_kernel.munmap(base, size);
+    errno = plan.error;
+    return -1;
+}
+
+static int on_mincore(void *base, size_t size, unsigned char *in_memory)
+{
+    if (fails(FAULT_mincore))
+        return -1;
+    int result = bkv_io_kernel.mincore(base, size, in_memory);
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    if (atomic_load(&cold))
+        memset(in_memory, 0, (size + page - 1) / page);
+    return result;
+}
+
+static ssize_t on_pread_nowait(int fd, void *data, size_t size, off_t offset)
+{
+    if (fails(FAULT_pread_nowait))
+        return -1;
+    if (!atomic_load(&cold))
+        return bkv_io_kernel.pread_nowait(fd, data, size, offset);
+    errno = EAGAIN;
+    return -1;
+}
+
+/* The kernel has read it all: what is taken away of the answer is read again. */
+static ssize_t on_ring_read(void *data, size_t size, off_t offset, ssize_t result)
+{
+    (void)data;
+    (void)size;
+    (void)offset;
+    if (fails(FAULT_ring_read))
+        return -plan.error;
+    return result > 0 ? (ssize_t)shorten((size_t)result) : result;
+}
+
 static struct bkv_io_ops faulty;
 
 void fault_install(void)
@@ -194,6 +265,7 @@ void fault_install(void)
 
 void fault_uninstall(void)
 {
+    atomic_store(&cold, false);
     bkv_io = &bkv_io_kernel;
 }
 
@@ -228,6 +300,7 @@ void fault_disarm(void)
 {
     atomic_store(&plan.kind, FAULT_COUNT);
     atomic_store(&piece, 0);
+    bkv_alloc_set_hook(NULL, NULL);
 }
 
 uint32_t fault_fired(void)
@@ -235,191 +308,40 @@ uint32_t fault_fired(void)
     return atomic_load(&fired);
 }
 
+uint32_t fault_calls(void)
+{
+    return atomic_load(&calls);
+}
+
 void fault_short_transfers(uint32_t size)
 {
+    fault_random_transfers(size, 0);
+}
+
+void fault_random_transfers(uint32_t size, uint64_t random)
+{
+    atomic_store(&whim, random);
     atomic_store(&piece, size);
 }
 
-/* --- the workload -------------------------------------------------------------- */
-
-#define VALUE_MAX 90000u
-
-static char value_buffer[VALUE_MAX + 1];
-
-/* Every eighth is larger than a segment. */
-static size_t make_value(unsigned key, unsigned version)
+void fault_cold(bool set)
 {
-    size_t size = version % 8 == 7 ? 80000 : 5000 + (version * 37) % 4000;
-    int n = snprintf(value_buffer, sizeof value_buffer, "key %u version %u ", key, version);
-    memset(value_buffer + n, 'a' + (int)(version % 26), size - (size_t)n);
-    return size;
+    atomic_store(&cold, set);
 }
 
-static unsigned version_of(unsigned key, const char *value, size_t size)
+static bool on_allocation(size_t size, void *user)
 {
-    unsigned k = 0;
-    unsigned v = 0;
-    if (sscanf(value, "key %u version %u ", &k, &v) != 2 || k != key)
-        fail_msg("key %u has a value that is not its own", key);
-    if (make_value(key, v) != size || memcmp(value_buffer, value, size) != 0)
-        fail_msg("key %u version %u is not what was put", key, v);
-    return v;
+    (void)size;
+    (void)user;
+    uint32_t n = atomic_fetch_add(&calls, 1);
+    if (n < plan.first || n - plan.first >= plan.count)
+        return true;
+    atomic_fetch_add(&fired, 1);
+    return false;
 }
 
-static void note_failure(struct fault_model *m, int rc, const char *call)
+void fault_arm_memory(uint32_t first, uint32_t count)
 {
-    m->failures++;
-    if (strcmp(bitkv_error_name(rc), "BITKV_UNKNOWN") == 0 || bitkv_error_context()[0] == '\0')
-        fail_msg("%s: code %d, context '%s'", call, rc, bitkv_error_context());
-}
-
-static size_t make_key(char key[16], unsigned n)
-{
-    return (size_t)snprintf(key, 16, "key%u", n);
-}
-
-static void settle(struct fault_model *m, unsigned key, unsigned version, int rc)
-{
-    if (rc == BITKV_OK) {
-        m->known[key] = m->doubtful[key] = version;
-        m->in_doubt[key] = false;
-    } else {
-        m->doubtful[key] = version != 0 ? version : m->doubtful[key];
-        m->in_doubt[key] = true;
-    }
-}
-
-static void put(struct fault_model *m, bitkv *db, unsigned key, bitkv_durability durability)
-{
-    char name[16];
-    size_t name_size = make_key(name, key);
-    unsigned version = ++m->next_version;
-    size_t size = make_value(key, version);
-    int rc = bitkv_put_with(db, name, name_size, value_buffer, size, durability);
-    if (rc != BITKV_OK)
-        note_failure(m, rc, "put");
-    if (rc == BITKV_OK || rc == BITKV_ERR_SYNC_FAILED)
-        settle(m, key, version, rc);
-}
-
-static void del(struct fault_model *m, bitkv *db, unsigned key)
-{
-    char name[16];
-    size_t name_size = make_key(name, key);
-    int rc = bitkv_del(db, name, name_size);
-    if (rc < 0)
-        note_failure(m, rc, "del");
-    if (rc == BITKV_NOT_FOUND && m->known[key] != 0 && !m->in_doubt[key])
-        fail_msg("key %u was there, and del does not find it", key);
-    if (rc == BITKV_OK || rc == BITKV_NOT_FOUND)
-        settle(m, key, 0, BITKV_OK);
-    else if (rc == BITKV_ERR_SYNC_FAILED)
-        settle(m, key, 0, rc);
-}
-
-static void expect(const struct fault_model *m, unsigned key, unsigned version)
-{
-    if (m->in_doubt[key] ? version != 0 && (version < m->known[key] || version > m->doubtful[key])
-                         : version != m->known[key])
-        fail_msg("key %u has version %u, and should have %u%s", key, version, m->known[key],
-                 m->in_doubt[key] ? " or a later one" : "");
-}
-
-static void get(struct fault_model *m, bitkv *db, unsigned key, bool must)
-{
-    char name[16];
-    size_t name_size = make_key(name, key);
-    void *value;
-    size_t size = 0;
-    int rc = bitkv_get(db, name, name_size, &value, &size);
-    if (rc < 0) {
-        if (must)
-            fail_msg("get key %u: %s: %s", key, bitkv_error_name(rc), bitkv_error_context());
-        note_failure(m, rc, "get");
-        return;
-    }
-    expect(m, key, rc == BITKV_OK ? version_of(key, value, size) : 0);
-    bitkv_free(value);
-}
-
-static int on_record(void *user, const bitkv_record *record)
-{
-    (void)record;
-    ++*(unsigned *)user;
-    return 0;
-}
-
-static int open_it(bitkv **db, const char *path, bitkv_io_mode mode)
-{
-    bitkv_options options;
-    bitkv_options_init(&options);
-    options.partitions = 1;
-    options.max_file_size = 64u << 10;
-    options.io_mode = mode;
-    options.max_open_segments = 2;
-    options.checkpoint_interval_bytes = 150000;
-    return bitkv_open(db, path, &options);
-}
-
-static void work(struct fault_model *m, bitkv *db)
-{
-    for (unsigned key = 0; key < FAULT_KEYS; key++)
-        put(m, db, key, BITKV_DURABILITY_NONE);
-    put(m, db, 1, BITKV_DURABILITY_SYNC);
-    for (unsigned key = 0; key < FAULT_KEYS; key += 5)
-        get(m, db, key, false);
-    for (unsigned key = 0; key < FAULT_KEYS; key += 7)
-        del(m, db, key);
-    int rc = bitkv_sync(db);
-    if (rc != BITKV_OK)
-        note_failure(m, rc, "sync");
-    unsigned seen = 0;
-    rc = bitkv_scan(db, BITKV_SCAN_ALL, on_record, &seen);
-    if (rc != BITKV_OK)
-        note_failure(m, rc, "scan");
-    bitkv_statistics statistics;
-    bitkv_statistics_init(&statistics);
-    assert_int_equal(bitkv_stats(db, BITKV_ALL_PARTITIONS, &statistics), BITKV_OK);
-    for (unsigned key = 0; key < FAULT_KEYS; key += 3)
-        put(m, db, key, BITKV_DURABILITY_INTERVAL);
-    for (unsigned key = 0; key < FAULT_KEYS; key++)
-        get(m, db, key, false);
-}
-
-void fault_workload(struct fault_model *m, const char *path, bitkv_io_mode mode)
-{
-    for (int round = 0; round < 2; round++) {
-        bitkv *db;
-        int rc = open_it(&db, path, mode);
-        if (rc != BITKV_OK) {
-            note_failure(m, rc, "open");
-            assert_null(db);
-            continue;
-        }
-        work(m, db);
-        rc = bitkv_close(db);
-        if (rc != BITKV_OK)
-            note_failure(m, rc, "close");
-    }
-}
-
-void fault_check(const struct fault_model *model, const char *path, bitkv_io_mode mode)
-{
-    struct fault_model m = *model;
-    bitkv *db;
-    int rc = open_it(&db, path, mode);
-    if (rc != BITKV_OK)
-        fail_msg("open without faults: %s: %s", bitkv_error_name(rc), bitkv_error_context());
-    bitkv_statistics statistics;
-    bitkv_statistics_init(&statistics);
-    assert_int_equal(bitkv_stats(db, BITKV_ALL_PARTITIONS, &statistics), BITKV_OK);
-    assert_int_equal(statistics.recovery.damaged_regions, 0);
-    for (unsigned key = 0; key < FAULT_KEYS; key++)
-        get(&m, db, key, true);
-    put(&m, db, 0, BITKV_DURABILITY_SYNC);
-    assert_int_equal(m.failures, model->failures);
-    get(&m, db, 0, true);
-    rc = bitkv_close(db);
-    if (rc != BITKV_OK)
-        fail_msg("close without faults: %s: %s", bitkv_error_name(rc), bitkv_error_context());
+    arm(FAULT_COUNT, first, count, 0, 0);
+    bkv_alloc_set_hook(on_allocation, NULL);
 }

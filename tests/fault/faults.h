@@ -2,14 +2,10 @@
 /*
  * Faults through the seam of src/io/io.h: the n-th call of a kind fails with
  * an errno, once or from then on; transfers come in pieces. Syncs succeed
- * without being made, since no power is cut here.
- *
- * And a workload with a model of what was acknowledged, to be run under them.
+ * without being made, since no power is cut here. Allocations fail the same way.
  */
 #ifndef BITKV_TESTS_FAULT_FAULTS_H
 #define BITKV_TESTS_FAULT_FAULTS_H
-
-#include <bitkv.h>
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -36,7 +32,13 @@
     X(mprotect)                                                                                    \
     X(madvise)                                                                                     \
     X(fdopendir)                                                                                   \
-    X(readdir)
+    X(readdir)                                                                                     \
+    X(close)                                                                                       \
+    X(munmap)                                                                                      \
+    X(closedir)                                                                                    \
+    X(mincore)                                                                                     \
+    X(pread_nowait)                                                                                \
+    X(ring_read)
 
 enum fault_kind {
 #define FAULT_ENUM(name) FAULT_##name,
@@ -58,30 +60,20 @@ void fault_arm_all(uint32_t first, uint32_t count, int error);
 /* The process dies with `status` in place of call `first` of any kind. */
 void fault_arm_death(uint32_t first, int status);
 void fault_disarm(void);
-/* How many calls have failed since fault_arm(). */
+/* How many calls have failed since fault_arm(), and how many of the kind there were. */
 uint32_t fault_fired(void);
-/* Reads and writes transfer at most `size` bytes at a time; 0: as asked. */
+uint32_t fault_calls(void);
+/* Reads and writes transfer at most `size` bytes at a time; 0: as asked. With
+ * `random` each takes as much as it likes of that, by a sequence that the number
+ * begins. */
 void fault_short_transfers(uint32_t size);
+void fault_random_transfers(uint32_t size, uint64_t random);
+/* Every record looks as if it were on the disk only, or not; until
+ * fault_uninstall(). */
+void fault_cold(bool cold);
 
-/* --- the workload -------------------------------------------------------------- */
-
-#define FAULT_KEYS 24
-
-struct fault_model {
-    unsigned known[FAULT_KEYS]; /* version that a get must find; 0: none */
-    /* A write failed with its sync, so it may be seen or not: any version from
-     * `known` to here, or none. */
-    unsigned doubtful[FAULT_KEYS];
-    bool in_doubt[FAULT_KEYS];
-    unsigned next_version;
-    unsigned failures; /* calls that failed */
-};
-
-/* Open, put over several segments, get, delete, scan, sync, close; and once
- * more. Every call may fail, but not lie. */
-void fault_workload(struct fault_model *model, const char *path, bitkv_io_mode mode);
-
-/* With all faults gone: the database opens, and holds what it must. */
-void fault_check(const struct fault_model *model, const char *path, bitkv_io_mode mode);
+/* Allocations `first` to `first + count - 1`, counted from now, fail. Set while no
+ * other thread allocates. */
+void fault_arm_memory(uint32_t first, uint32_t count);
 
 #endif

@@ -1,11 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Every system call of a fixed workload fails once, and from then on, with
- * every errno that it may plausibly have. Nothing crashes, nothing lies,
- * descriptors are given back; and when the fault is gone the database opens
- * and has everything that was acknowledged.
- *
- * BITKV_FAULT_EVERY=1 takes every call; by default later ones are sampled.
+ * What a failed call leads to, where it is more than an error of the operation: failed
+ * syncs, full disks, half-written records, directories that cannot be listed.
+ * (test_loops.c makes every call fail.)
  */
 #include "damage/lab.h"
 #include "fault/faults.h"
@@ -35,131 +32,6 @@ static int teardown(void **state)
     fault_uninstall();
     lab_remove(path);
     return 0;
-}
-
-struct run {
-    enum fault_kind kind;
-    uint32_t first, count;
-    int error;
-    bitkv_io_mode mode;
-};
-
-/* True if the fault came about. */
-static bool run(struct run r)
-{
-    unsigned descriptors = lab_descriptors();
-    lab_remove(path);
-    struct fault_model model = {.failures = 0};
-    if (lab_flag("BITKV_TEST_VERBOSE"))
-        (void)fprintf(stderr, "%s %u+%u errno %d mode %d\n", fault_name(r.kind), r.first, r.count,
-                      r.error, (int)r.mode);
-    fault_arm(r.kind, r.first, r.count, r.error);
-    fault_workload(&model, path, r.mode);
-    uint32_t fired = fault_fired();
-    fault_disarm();
-    fault_check(&model, path, r.mode);
-    if (lab_descriptors() != descriptors)
-        fail_msg("%s %u: descriptors leaked", fault_name(r.kind), r.first);
-    if (model.failures > 0 && fired == 0)
-        fail_msg("calls failed without a fault");
-    return fired > 0;
-}
-
-static void sweep(enum fault_kind kind, int error, uint32_t count, bitkv_io_mode mode)
-{
-    uint32_t step = 1;
-    for (uint32_t n = 0;; n += step) {
-        struct run r = {.kind = kind, .first = n, .count = count, .error = error, .mode = mode};
-        if (!run(r))
-            return;
-        if (!lab_flag("BITKV_FAULT_EVERY") && n >= 8)
-            step = 1 + n / 4 * lab_slowness();
-    }
-}
-
-static const struct {
-    enum fault_kind kind;
-    int errors[4];
-} table[] = {
-    {FAULT_openat, {EMFILE, EIO, ENOSPC, EACCES}},
-    {FAULT_pread, {EIO}},
-    {FAULT_pwrite, {ENOSPC, EIO}},
-    {FAULT_fallocate, {ENOSPC, EIO}},
-    {FAULT_ftruncate, {EIO}},
-    {FAULT_fdatasync, {EIO, ENOSPC}},
-    {FAULT_fsync, {EIO}},
-    {FAULT_fstat, {EIO}},
-    {FAULT_flock, {ENOLCK}},
-    {FAULT_renameat, {EIO, ENOSPC}},
-    {FAULT_unlinkat, {EIO, EACCES}},
-    {FAULT_mkdirat, {ENOSPC, EACCES}},
-    {FAULT_mmap, {ENOMEM}},
-    {FAULT_mprotect, {ENOMEM}},
-    {FAULT_madvise, {EINVAL}},
-    {FAULT_fdopendir, {ENOMEM}},
-    {FAULT_readdir, {EIO}},
-};
-
-static void sweep_all(uint32_t count)
-{
-    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
-        for (size_t e = 0; e < 4 && table[i].errors[e] != 0; e++) {
-            sweep(table[i].kind, table[i].errors[e], count, BITKV_IO_MMAP);
-            sweep(table[i].kind, table[i].errors[e], count, BITKV_IO_PWRITE);
-        }
-    }
-    sweep(FAULT_fstatfs, EIO, count, BITKV_IO_AUTO);
-}
-
-static void a_call_that_fails_once_costs_no_more_than_its_operation(void **state)
-{
-    (void)state;
-    sweep_all(1);
-}
-
-static void calls_that_fail_from_then_on_lose_nothing(void **state)
-{
-    (void)state;
-    sweep_all(UINT32_MAX);
-}
-
-static void interrupted_calls_are_made_again(void **state)
-{
-    (void)state;
-    static const enum fault_kind kinds[] = {FAULT_openat,    FAULT_pread, FAULT_pwrite,
-                                            FAULT_fallocate, FAULT_flock, FAULT_ftruncate};
-    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
-        for (int mode = BITKV_IO_MMAP; mode <= BITKV_IO_PWRITE; mode++) {
-            lab_remove(path);
-            struct fault_model model = {.failures = 0};
-            for (uint32_t n = 0; n < 30; n += 3) {
-                fault_arm(kinds[i], n, 2, EINTR);
-                fault_workload(&model, path, (bitkv_io_mode)mode);
-                if (model.failures > 0)
-                    fail_msg("%s %u with EINTR: %s", fault_name(kinds[i]), n,
-                             bitkv_error_context());
-            }
-            fault_disarm();
-            fault_check(&model, path, (bitkv_io_mode)mode);
-        }
-    }
-}
-
-static void transfers_in_pieces_make_a_whole(void **state)
-{
-    (void)state;
-    static const uint32_t pieces[] = {1u << 12, 777};
-    for (size_t i = 0; i < sizeof pieces / sizeof pieces[0]; i++) {
-        for (int mode = BITKV_IO_MMAP; mode <= BITKV_IO_PWRITE; mode++) {
-            lab_remove(path);
-            struct fault_model model = {.failures = 0};
-            fault_short_transfers(pieces[i]);
-            fault_workload(&model, path, (bitkv_io_mode)mode);
-            assert_int_equal(model.failures, 0);
-            fault_check(&model, path, (bitkv_io_mode)mode);
-            fault_disarm();
-        }
-    }
 }
 
 static bitkv *open_small(bitkv_io_mode mode)
@@ -323,14 +195,10 @@ static void a_directory_that_can_t_be_listed_is_not_an_empty_one(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(interrupted_calls_are_made_again),
-        cmocka_unit_test(transfers_in_pieces_make_a_whole),
         cmocka_unit_test(after_a_failed_sync_writes_are_refused_until_reopened_and_reads_go_on),
         cmocka_unit_test(a_full_disk_is_an_error_of_the_put_and_writing_resumes),
         cmocka_unit_test(half_a_record_ends_neither_the_log_nor_the_writing),
         cmocka_unit_test(a_directory_that_can_t_be_listed_is_not_an_empty_one),
-        cmocka_unit_test(a_call_that_fails_once_costs_no_more_than_its_operation),
-        cmocka_unit_test(calls_that_fail_from_then_on_lose_nothing),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -124,8 +124,8 @@ static void sweep(enum fault_kind kind, int error, uint32_t count, bitkv_io_mode
 {
     uint32_t step = 1;
     for (uint32_t n = 0; run(kind, n, count, error, mode); n += step) {
-        if (!lab_flag("BITKV_FAULT_EVERY") && n >= 12)
-            step = 1 + n / 6 * lab_slowness();
+        if (!lab_flag("BITKV_FAULT_EVERY") && n >= 4)
+            step = 1 + n / 2 * lab_slowness();
     }
 }
 

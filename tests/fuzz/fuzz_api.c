@@ -342,11 +342,229 @@ static void sync_it(struct world *w)
     OK(bitkv_sync(w->db));
 }
 
+/* --- by version, and by a callback ---------------------------------------------------- */
+
+/* The key's version, or another; what a condition on it gives. */
+static uint64_t take_version(struct world *w, unsigned n, int *code)
+{
+    char key[300];
+    size_t key_size = key_of(n, key);
+    bool there = is_there(w, &w->model[n]);
+    bool right = fuzz_u8(&w->in) % 4 != 0;
+    bitkv_key_info info = {.version = 0};
+    bitkv_key_info_init(&info);
+    GIVES(bitkv_info(w->db, key, key_size, &info), there ? BITKV_OK : BITKV_NOT_FOUND);
+    *code = BITKV_NOT_FOUND;
+    if (there)
+        *code = right ? BITKV_OK : BITKV_ERR_CONFLICT;
+    return there && right ? info.version : info.version + 1;
+}
+
+static void put_if_version(struct world *w)
+{
+    char key[300];
+    unsigned n = take_key(w);
+    size_t key_size = key_of(n, key);
+    int code;
+    bitkv_put_options options;
+    bitkv_put_options_init(&options);
+    options.condition = BITKV_IF_VERSION;
+    options.version = take_version(w, n, &code);
+    options.ttl_ms = take_ttl(w);
+    size_t size = take_size(w);
+    uint64_t version = 0;
+    GIVES(bitkv_put_if(w->db, key, key_size, make_value(w->number, size), size, &options, &version),
+          code);
+    if (code == BITKV_OK)
+        note_put(w, n, size, options.ttl_ms, version);
+}
+
+static void del_if(struct world *w)
+{
+    char key[300];
+    unsigned n = take_key(w);
+    size_t key_size = key_of(n, key);
+    int code;
+    uint64_t version = take_version(w, n, &code);
+    GIVES(bitkv_del_if(w->db, key, key_size, version, BITKV_DURABILITY_DEFAULT), code);
+    if (code == BITKV_OK)
+        w->model[n].present = false;
+}
+
+struct change {
+    struct world *w;
+    unsigned n;
+    bitkv_update_action action;
+    size_t size;
+};
+
+static int on_update(void *user, bitkv_update_step *step)
+{
+    const struct change *change = user;
+    struct world *w = change->w;
+    const struct entry *entry = &w->model[change->n];
+    FUZZ_CHECK(step->present == is_there(w, entry), "operation %u: is it there?", w->number);
+    if (step->present)
+        check_value(w, entry, step->value, step->value_size);
+    step->new_value = make_value(w->number, change->size);
+    step->new_value_size = change->size;
+    return (int)change->action;
+}
+
+static void update(struct world *w)
+{
+    char key[300];
+    struct change change = {.w = w, .n = take_key(w)};
+    size_t key_size = key_of(change.n, key);
+    change.action = (bitkv_update_action)(fuzz_u8(&w->in) % 3);
+    change.size = take_size(w);
+    struct entry *entry = &w->model[change.n];
+    bool there = is_there(w, entry);
+    int code = change.action == BITKV_UPDATE_DELETE && !there ? BITKV_NOT_FOUND : BITKV_OK;
+    GIVES(bitkv_update(w->db, key, key_size, on_update, &change, BITKV_DURABILITY_DEFAULT), code);
+    uint64_t deadline_ms = there ? entry->deadline_ms : UINT64_MAX;
+    if (change.action == BITKV_UPDATE_DELETE)
+        entry->present = false;
+    if (change.action == BITKV_UPDATE_PUT) {
+        note_put(w, change.n, change.size, BITKV_TTL_NONE, 0);
+        entry->deadline_ms = deadline_ms; /* which it keeps */
+    }
+}
+
+/* --- queues ---------------------------------------------------------------------------- */
+
+#define QUEUED_MAX 8u
+
+struct queued {
+    char key[300];
+    uint8_t *value;
+    struct entry found; /* of a get: what it has to find */
+    int code;
+};
+
+static void queue_one(struct world *w, bitkv_op *op, struct queued *queued)
+{
+    static const bitkv_op_kind kinds[] = {BITKV_OP_GET, BITKV_OP_PUT, BITKV_OP_DEL, BITKV_OP_EXISTS,
+                                          BITKV_OP_SYNC};
+    uint8_t choice = fuzz_u8(&w->in);
+    unsigned n = take_key(w);
+    struct entry *entry = &w->model[n];
+    *op = (bitkv_op){.kind = kinds[choice % 5], .user_data = queued};
+    *queued = (struct queued){.found = *entry, .code = BITKV_OK};
+    if (op->kind == BITKV_OP_SYNC)
+        return;
+    op->key = queued->key;
+    op->key_size = key_of(n, queued->key);
+    op->flags = (choice & 32) != 0 ? BITKV_OP_COPY : 0;
+    if (op->kind == BITKV_OP_PUT) {
+        op->value_size = take_size(w);
+        op->durability = (choice & 64) != 0 ? BITKV_DURABILITY_SYNC : BITKV_DURABILITY_DEFAULT;
+        queued->value = malloc(op->value_size + 1);
+        FUZZ_CHECK(queued->value != NULL, "out of memory");
+        memcpy(queued->value, make_value(w->number, op->value_size), op->value_size);
+        op->value = queued->value;
+        note_put(w, n, op->value_size, BITKV_TTL_NONE, 0);
+        return;
+    }
+    queued->code = is_there(w, entry) ? BITKV_OK : BITKV_NOT_FOUND;
+    if (op->kind == BITKV_OP_GET && (choice & 128) != 0)
+        op->flags |= BITKV_OP_VIEW;
+    if (op->kind == BITKV_OP_DEL)
+        entry->present = false;
+}
+
+static void check_completion(struct world *w, bitkv_completion *completion)
+{
+    const struct queued *queued = completion->user_data;
+    GIVES(completion->status, queued->code);
+    if (completion->kind != BITKV_OP_GET || completion->status != BITKV_OK)
+        return;
+    if (completion->view.pin != NULL || completion->value == NULL)
+        check_value(w, &queued->found, completion->view.data, completion->view.size);
+    else
+        check_value(w, &queued->found, completion->value, completion->value_size);
+    bitkv_view_release(&completion->view);
+    bitkv_free(completion->value);
+}
+
+/* In the order of submission, whatever the order of completions. */
+static void queue(struct world *w)
+{
+    bitkv_cq *cq;
+    OK(bitkv_cq_create(&cq, w->db, NULL));
+    bitkv_op ops[QUEUED_MAX];
+    static struct queued queued[QUEUED_MAX];
+    size_t count = fuzz_u8(&w->in) % QUEUED_MAX + 1;
+    for (size_t i = 0; i < count; i++)
+        queue_one(w, &ops[i], &queued[i]);
+    int accepted = bitkv_cq_submit(cq, ops, count, NULL);
+    FUZZ_CHECK(accepted == (int)count, "operation %u: %d accepted", w->number, accepted);
+    for (size_t reaped = 0; reaped < count;) {
+        bitkv_completion completions[QUEUED_MAX];
+        int n = bitkv_cq_wait(cq, completions, QUEUED_MAX, -1);
+        FUZZ_CHECK(n > 0, "operation %u: %d completions", w->number, n);
+        for (int i = 0; i < n; i++)
+            check_completion(w, &completions[i]);
+        reaped += (size_t)n;
+    }
+    FUZZ_CHECK(bitkv_cq_pending(cq) == 0, "operation %u: pending", w->number);
+    OK(bitkv_cq_destroy(cq));
+    for (size_t i = 0; i < count; i++)
+        free(queued[i].value);
+}
+
+/* --- iterators and backups ------------------------------------------------------------- */
+
+/* Shares of a snapshot that is gone: together they show each key once. */
+static void iterate(struct world *w)
+{
+    struct walk walk = {.w = w, .entries = w->model};
+    bitkv_snapshot *moment;
+    bitkv_iterator *iterators[2];
+    OK(bitkv_snapshot_create(&moment, w->db));
+    for (uint32_t i = 0; i < 2; i++) {
+        bitkv_iterator_options options;
+        bitkv_iterator_options_init(&options);
+        options.share = i;
+        options.shares = 2;
+        OK(bitkv_iterator_create(&iterators[i], moment, &options));
+    }
+    OK(bitkv_snapshot_destroy(moment));
+    for (uint32_t i = 0; i < 2; i++) {
+        bitkv_record record;
+        int rc = bitkv_iterator_next(iterators[i], &record);
+        for (; rc == BITKV_OK; rc = bitkv_iterator_next(iterators[i], &record))
+            (void)on_record(&walk, &record);
+        GIVES(rc, BITKV_NOT_FOUND);
+        OK(bitkv_iterator_destroy(iterators[i]));
+    }
+    check_seen(&walk);
+}
+
+static void back_up(struct world *w)
+{
+    char target[LAB_PATH];
+    (void)snprintf(target, sizeof target, "%.400s.backup", w->path);
+    lab_remove(target);
+    OK(bitkv_backup(w->db, target, NULL));
+    bitkv_options options;
+    bitkv_options_init(&options);
+    options.read_only = true;
+    bitkv *backup;
+    OK(bitkv_open(&backup, target, &options));
+    struct walk walk = {.w = w, .entries = w->model};
+    OK(bitkv_scan(backup, BITKV_SCAN_ALL, on_record, &walk));
+    check_seen(&walk);
+    OK(bitkv_close(backup));
+    lab_remove(target);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static void (*const operations[])(struct world * w) = {
-        put, put,  put_if,   put_if, del,       touch,   write_batch, get,
-        get, scan, snapshot, reopen, pass_time, compact, sync_it,
+        put,    put,    put_if,   put_if, del,       touch,   write_batch, get,
+        get,    scan,   snapshot, reopen, pass_time, compact, sync_it,     put_if_version,
+        del_if, update, update,   queue,  queue,     iterate, back_up,
     };
     static struct world world;
     struct world *w = &world;

@@ -1,18 +1,24 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A whole directory of hostile files is opened, read, written, compacted, closed
- * and opened again.
+ * A whole directory of hostile files is opened, read, written, followed, backed up,
+ * compacted, closed, opened again and repartitioned.
  *
  *   u8   1 mends the checksum of the MANIFEST, 2 those of segments' headers,
  *        4 of records, 8 of hints, 16 of checkpoints;
  *        32 BITKV_IO_PWRITE, 64 strict recovery
- *   u8   1 read-only first, 2 inspect, 4 feed, 8 compact, 16 backup
+ *   u8   1 read-only first, 2 inspect, 4 feed, 8 compact, 16 backup, and again into
+ *        the same target, 32 repartition, 64 a follower beside the writer, 128 walk
+ *        a snapshot by iterators
  *   ...  the files in chunks; without a MANIFEST it gets a sound one
  *
  * Nothing may crash, hang, or leak. Of what is served: a scan and a get agree
  * (whoever can make checksums can have an index point at another key's record,
  * which a scan shows and a get does not); what is put is got, at once, after a
- * compaction, and after a reopening, whoever wrote what was there before.
+ * compaction, after a reopening, by a follower, in a backup, and under another number
+ * of partitions, whoever wrote what was there before.
+ *
+ * Sleeping is yielding here (the linker sees to it): what a follower waits for, in
+ * case that a writer is at work, does not come.
  */
 #include "fuzz/fuzz.h"
 
@@ -26,9 +32,21 @@
 
 #include <bitkv.h>
 
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
+
+int __wrap_clock_nanosleep(clockid_t clock, int flags, const struct timespec *time,
+                           struct timespec *left);
+
+int __wrap_clock_nanosleep(clockid_t clock, int flags, const struct timespec *time,
+                           struct timespec *left)
+{
+    (void)clock, (void)flags, (void)time, (void)left;
+    return sched_yield();
+}
 
 #define PARTITIONS_MAX 4u /* of more the files take all the time */
 
@@ -194,6 +212,15 @@ static void read_feed(bitkv *db)
 static const char *const ours[] = {"fuzz-a", "fuzz-b", "fuzz-c", "fuzz-d"};
 #define OURS (sizeof ours / sizeof ours[0])
 
+static bool is_ours(const uint8_t *key, size_t size)
+{
+    for (size_t i = 0; i < OURS; i++) {
+        if (size == strlen(ours[i]) && memcmp(key, ours[i], size) == 0)
+            return true;
+    }
+    return false;
+}
+
 /* Puts that succeeded have to be found from then on. */
 static void write_ours(bitkv *db, bool *there)
 {
@@ -213,6 +240,128 @@ static void write_ours(bitkv *db, bool *there)
     }
 }
 
+/* Those of ours that were put and are not found. */
+static void expect_ours(bitkv *db, const bool *there, const char *when)
+{
+    for (size_t i = 0; i < OURS; i++) {
+        if (there[i])
+            expect(db, ours[i], ours[i], when);
+    }
+}
+
+static int pass_by(void *user, const bitkv_record *record)
+{
+    (void)user;
+    FUZZ_CHECK(record->key_size > 0, "an empty key");
+    return 0;
+}
+
+/* Keys only, then two shares with values: together as many as there are keys, if all
+ * can be read. */
+static void walk(bitkv *db)
+{
+    bitkv_snapshot *snapshot;
+    if (bitkv_snapshot_create(&snapshot, db) != BITKV_OK)
+        return;
+    (void)bitkv_snapshot_scan(snapshot, BITKV_SCAN_KEYS, pass_by, NULL);
+    for (uint32_t share = 0; share < 2; share++) {
+        bitkv_iterator_options options;
+        bitkv_iterator_options_init(&options);
+        options.share = share;
+        options.shares = 2;
+        bitkv_iterator *iterator;
+        if (bitkv_iterator_create(&iterator, snapshot, &options) != BITKV_OK)
+            continue;
+        bitkv_record record;
+        int rc = BITKV_OK;
+        for (unsigned i = 0; i < 100000 && rc == BITKV_OK; i++)
+            rc = bitkv_iterator_next(iterator, &record);
+        FUZZ_CHECK(rc != BITKV_OK, "an iterator without an end");
+        FUZZ_CHECK(bitkv_iterator_destroy(iterator) == BITKV_OK, "iterator");
+    }
+    FUZZ_CHECK(bitkv_snapshot_destroy(snapshot) == BITKV_OK, "snapshot");
+}
+
+/* Follows from before our writes on. */
+static void follow(bitkv *follower, const bool *there, const char *when)
+{
+    if (follower == NULL)
+        return;
+    int rc = bitkv_refresh(follower);
+    if (rc == BITKV_OK)
+        expect_ours(follower, there, when);
+    else
+        FUZZ_CHECK(rc == BITKV_ERR_CORRUPT || rc == BITKV_ERR_STALE || rc == BITKV_ERR_FORMAT ||
+                       rc == BITKV_ERR_LIMIT,
+                   "refresh: %s: %s", bitkv_error_name(rc), bitkv_error_context());
+}
+
+/* The second replaces the first. A backup that was made can be opened. What it holds
+ * is not asked where checksums were forged: records that verify, out of sequence, need
+ * the checkpoint's word to be passed over, and a backup has none. */
+static void back_up(bitkv *db, const char *path, uint8_t flags, const bool *there)
+{
+    char target[LAB_PATH];
+    (void)snprintf(target, sizeof target, "%.400s.backup", path);
+    lab_remove(target);
+    bitkv_backup_options options;
+    bitkv_backup_options_init(&options);
+    for (unsigned i = 0; i < 2; i++) {
+        options.verify = i == 1;
+        options.no_links = i == 1;
+        int rc = bitkv_backup(db, target, &options);
+        FUZZ_CHECK(rc == BITKV_OK || rc == BITKV_ERR_CORRUPT || rc == BITKV_ERR_FORMAT ||
+                       rc == BITKV_ERR_LIMIT,
+                   "backup: %s: %s", bitkv_error_name(rc), bitkv_error_context());
+        if (rc != BITKV_OK)
+            continue;
+        bitkv *backup;
+        rc = open_it(&backup, target, flags & 0xbf, true);
+        FUZZ_CHECK(rc == BITKV_OK, "a backup: %s: %s", bitkv_error_name(rc), bitkv_error_context());
+        if ((flags & FORGED) == 0)
+            expect_ours(backup, there, "in a backup");
+        FUZZ_CHECK(bitkv_close(backup) == BITKV_OK, "close");
+    }
+    lab_remove(target);
+}
+
+static void write_beside(bitkv *db, const char *path, uint8_t flags, uint8_t visits, bool *there)
+{
+    bitkv *follower = NULL;
+    if ((visits & 64) != 0)
+        (void)open_it(&follower, path, flags & 0xbf, true);
+    write_ours(db, there);
+    follow(follower, there, "by a follower");
+    if ((visits & 16) != 0)
+        back_up(db, path, flags, there);
+    if ((visits & 8) != 0) {
+        (void)bitkv_compact(db, BITKV_ALL_PARTITIONS, NULL, NULL);
+        expect_ours(db, there, "after compaction");
+        follow(follower, there, "by a follower, after compaction");
+    }
+    if ((visits & 128) != 0)
+        walk(db);
+    FUZZ_CHECK(bitkv_close(follower) == BITKV_OK, "close: %s", bitkv_error_context());
+}
+
+/* It goes to more partitions, or stays as it is. */
+static void repartition(const char *path, uint8_t flags, const bool *there)
+{
+    bitkv *db;
+    bitkv_repartition_options options;
+    bitkv_repartition_options_init(&options);
+    options.max_file_size = 64u << 10;
+    (void)bitkv_repartition(path, 3, &options);
+    int rc = open_it(&db, path, flags & 0xbf, false);
+    FUZZ_CHECK(rc == BITKV_OK, "after a repartition: %s: %s", bitkv_error_name(rc),
+               bitkv_error_context());
+    expect_ours(db, there, "after a repartition");
+    (void)bitkv_close(db);
+    char leftover[LAB_PATH];
+    (void)snprintf(leftover, sizeof leftover, "%.400s.repartition", path);
+    lab_remove(leftover);
+}
+
 static void visit(const char *path, uint8_t flags, uint8_t visits)
 {
     bitkv *db;
@@ -224,28 +373,19 @@ static void visit(const char *path, uint8_t flags, uint8_t visits)
     if ((visits & 4) != 0)
         read_feed(db);
     bool there[OURS];
-    write_ours(db, there);
-    if (shown.count > 0)
+    write_beside(db, path, flags, visits, there);
+    if (shown.count > 0 && !is_ours(shown.records[0].key, shown.records[0].key_size))
         (void)bitkv_del(db, shown.records[0].key, shown.records[0].key_size);
-    if ((visits & 8) != 0) {
-        (void)bitkv_compact(db, BITKV_ALL_PARTITIONS, NULL, NULL);
-        for (size_t i = 0; i < OURS; i++) {
-            if (there[i])
-                expect(db, ours[i], ours[i], "after compaction");
-        }
-        (void)bitkv_scan(db, BITKV_SCAN_KEYS, on_record, &(struct shown){.count = SHOWN_MAX});
-    }
+    release(&shown);
     (void)bitkv_close(db);
 
     int rc = open_it(&db, path, flags & 0xbf, false);
     FUZZ_CHECK(rc == BITKV_OK, "it opened once: %s: %s", bitkv_error_name(rc),
                bitkv_error_context());
-    for (size_t i = 0; i < OURS; i++) {
-        if (there[i])
-            expect(db, ours[i], ours[i], "after a reopening");
-    }
-    release(&shown);
+    expect_ours(db, there, "after a reopening");
     (void)bitkv_close(db);
+    if ((visits & 32) != 0)
+        repartition(path, flags, there);
 }
 
 static void look(const char *path, uint8_t flags)

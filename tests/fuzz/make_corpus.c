@@ -211,41 +211,41 @@ static void stray(struct lab_image *image)
 static void directories(void)
 {
     static struct lab_image image;
-    save_directory("nothing", &image, 0, 15);
+    save_directory("nothing", &image, 0, 255);
     lab_add_manifest(&image, M);
-    save_directory("empty", &image, 0, 15);
+    save_directory("empty", &image, 0, 255);
     lab_image_free(&image);
 
     crashed(&image, false, false);
-    save_directory("crashed", &image, 0, 15);
-    save_directory("crashed-mended", &image, 31, 15);
+    save_directory("crashed", &image, 0, 255);
+    save_directory("crashed-mended", &image, 31, 255);
     damage(&image, "partition_0/data_1.db", 70);
-    save_directory("crashed-damaged", &image, 0, 15);
+    save_directory("crashed-damaged", &image, 0, 255);
     save_directory("crashed-damaged-strict", &image, 64, 3);
     lab_image_free(&image);
 
     crashed(&image, false, true);
     damage(&image, "partition_0/data_2.db", 20);
     damage(&image, "partition_1/data_1.db", 3);
-    save_directory("headless", &image, 0, 15);
+    save_directory("headless", &image, 0, 255);
     lab_image_find(&image, "partition_0/data_1.db")->size -= 50;
     lab_image_find(&image, "partition_1/data_2.db")->size -= 90;
-    save_directory("headless-torn", &image, 0, 15);
+    save_directory("headless-torn", &image, 0, 255);
     lab_image_free(&image);
 
     crashed(&image, true, true);
-    save_directory("batch", &image, 0, 15);
-    save_directory("batch-pwrite", &image, 32, 15);
+    save_directory("batch", &image, 0, 255);
+    save_directory("batch-pwrite", &image, 32, 255);
     save_directory("batch-mended", &image, 4, 13);
     lab_image_drop(&image, "partition_1/data_2.db");
     save_directory("batch-half", &image, 0, 13);
     by_engine(&image, 7, 20, false);
-    save_directory("closed", &image, 0, 15);
-    save_directory("closed-mended", &image, 31, 15);
+    save_directory("closed", &image, 0, 255);
+    save_directory("closed-mended", &image, 31, 255);
     damage(&image, "partition_0/hint_1.ht", 125);
     damage(&image, "partition_1/keydir.ckp", 300);
-    save_directory("closed-damaged", &image, 0, 15);
-    save_directory("closed-lying", &image, 8 | 16, 15);
+    save_directory("closed-damaged", &image, 0, 255);
+    save_directory("closed-lying", &image, 8 | 16, 255);
     lab_image_free(&image);
 
     crashed(&image, true, true);
@@ -269,12 +269,12 @@ static void directories(void)
                 image.files[i].data[at] = 0;
         }
     }
-    save_directory("segments-mended", &image, 4, 15);
+    save_directory("segments-mended", &image, 4, 255);
     lab_image_free(&image);
 
     crashed(&image, true, true);
     by_engine(&image, 12, 20, true);
-    save_directory("compacted", &image, 0, 15);
+    save_directory("compacted", &image, 0, 255);
     save_directory("compacted-mended", &image, 31, 8);
     lab_image_free(&image);
 }
@@ -399,6 +399,66 @@ static void file_names(void)
     }
 }
 
+static void save_position(const char *name, unsigned flags, uint64_t first, uint64_t second,
+                          unsigned zeros)
+{
+    uint8_t bytes[52] = "BKVP";
+    bkv_put32(bytes + 4, 1);
+    memcpy(bytes + 8, M->database_id, 16);
+    bkv_put32(bytes + 24, M->partitions);
+    bkv_put64(bytes + 32, first);
+    bkv_put64(bytes + 40, second);
+    add_u8(flags);
+    add(bytes, sizeof bytes);
+    for (unsigned i = 0; i < zeros; i++)
+        add_u8(0);
+    save("position", name);
+}
+
+/* Of the database in fuzz_position.c. */
+static void positions(void)
+{
+    save_position("retained", 3, 50, 60, 0);
+    save_position("behind", 3, 1, 60, 0);
+    save_position("beyond", 3, 50, 1000000, 0);
+    save_position("last-number", 3, 50, UINT64_MAX, 0);
+    save_position("long", 3, 50, 60, 8);
+    save_position("bad-checksum", 2, 50, 60, 0);
+    save_position("as-given", 1, 50, 60, 0);
+    save("position", "nothing");
+}
+
+static void codings(void)
+{
+    save_text("coding", "bytes", 0, "any \xff");
+    save_text("coding", "hex", 1, "00ff7Fa0");
+    save_text("coding", "hex-odd", 1, "012");
+    save_text("coding", "base64", 2, "AAEC/w==");
+    save_text("coding", "base64-unpadded", 2, "AAEC/w");
+    save_text("coding", "base64-stray-bits", 2, "AAF=");
+    save_text("coding", "escape", 3, "a\\t\\n\\r\\\\\\x00\xc3\xa9");
+    save_text("coding", "escape-unknown", 3, "\\q");
+    save_text("coding", "escape-surrogate", 3, "\xed\xa0\x80");
+    save_text("coding", "template", 4, "{Package}/{{x}}{Version}");
+    save_text("coding", "template-open", 4, "a{b");
+    save_text("coding", "template-no-field", 4, "ab");
+}
+
+static void options(void)
+{
+    bitkv_options all;
+    bitkv_options_init(&all);
+    for (unsigned flags = 0; flags < 2; flags++) {
+        add_u8(flags);
+        add_u16(flags == 0 ? 40 : sizeof all);
+        add((const uint8_t *)&all + sizeof(size_t), sizeof all - sizeof(size_t));
+        save("options", flags == 0 ? "short" : "defaults");
+    }
+    add_u8(0);
+    add_u16(sizeof all + 8);
+    save("options", "longer-than-known");
+}
+
 static void calls(void)
 {
     for (unsigned i = 0; i < 12; i++) {
@@ -428,6 +488,9 @@ int main(int argc, char **argv)
     texts();
     records();
     file_names();
+    positions();
+    codings();
+    options();
     calls();
     return EXIT_SUCCESS;
 }

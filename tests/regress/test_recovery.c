@@ -338,6 +338,51 @@ static void a_sync_without_descriptors_can_be_made_later(void **state)
     }
 }
 
+/* Rot, that a mark said was durable, and a tail that takes the mark with it: what was
+ * written behind them went with the next death of the process, for nothing told the
+ * rot from a tail any more. */
+static void what_is_written_behind_rot_survives_though_the_mark_was_cut(void **state)
+{
+    (void)state;
+    for (int garbage = 0; garbage < 2; garbage++) {
+        struct lab_image image = {.count = 0};
+        struct lab_log log;
+        lab_add_manifest(&image, &lab_manifest_1);
+        lab_log_begin(&log, &lab_manifest_1, 0, 1, 1);
+        (void)lab_log_put(&log, 1, "a", "1");
+        size_t rot = lab_log_put(&log, 2, "b", "2");
+        size_t end = lab_log_put(&log, 3, "c", "3");
+        if (garbage == 0)
+            end = log.size;
+        size_t tail = lab_log_put(&log, 4, "d", "4");
+        (void)lab_log_mark(&log, 5, 1, end);
+        log.data[rot + 4] ^= 1;
+        log.data[tail + 4] ^= 1;
+        if (garbage != 0) /* the rot reaches up to where the log was durable */
+            log.data[end + 4] ^= 1;
+        lab_log_end(&log, &image);
+        lab_image_write(&image, path);
+        lab_image_free(&image);
+
+        bitkv *db;
+        ok(lab_open(&db, path, (struct lab_open){.by_hand = true}));
+        assert_int_equal(lab_recovery(db).damaged_regions, 1);
+        assert_int_equal(lab_recovery(db).torn_tails, 1);
+        lab_put(db, "e", "5");
+        lab_image_read(&image, path, 64); /* what the death of the process leaves */
+        ok(bitkv_close(db));
+        lab_image_write(&image, path);
+        lab_image_free(&image);
+
+        ok(lab_open(&db, path, (struct lab_open){.by_hand = true}));
+        lab_expect(db, "a", "1");
+        if (garbage == 0)
+            lab_expect(db, "c", "3");
+        lab_expect(db, "e", "5");
+        ok(bitkv_close(db));
+    }
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -348,6 +393,7 @@ int main(void)
         TEST(a_record_on_its_way_is_no_torn_tail),
         TEST(syncing_after_a_crash_takes_in_the_segments_that_it_left),
         TEST(a_sync_without_descriptors_can_be_made_later),
+        TEST(what_is_written_behind_rot_survives_though_the_mark_was_cut),
         TEST(a_crash_before_the_first_checkpoint_loses_nothing),
         TEST(a_segment_begun_after_the_checkpoint_does_not_invalidate_it),
     };

@@ -220,8 +220,10 @@ void *crew_make_calls(void *hand);
 void *crew_run_queue(void *hand);
 void *crew_keep_house(void *hand);
 
-/* Reads a key of a database, a snapshot or a backup. */
-typedef int (*crew_reader)(void *from, const void *key, size_t key_size, bitkv_view *view);
+/* Reads a key of a database, a snapshot or a backup, as bitkv_get(): not as a view, whose
+ * bytes may become zeros if the storage fails later. */
+typedef int (*crew_reader)(void *from, const void *key, size_t key_size, void **value,
+                           size_t *value_size);
 
 #define CREW_ABSENT UINT32_MAX
 /* The version that all keys of a unit have. An error is returned; what cannot be

@@ -5,9 +5,10 @@
 
 #include <string.h>
 
-static int read_database(void *db, const void *key, size_t key_size, bitkv_view *view)
+static int read_database(void *db, const void *key, size_t key_size, void **value,
+                         size_t *value_size)
 {
-    return bitkv_get_view(db, key, key_size, view);
+    return bitkv_get(db, key, key_size, value, value_size);
 }
 
 /* --- single keys ------------------------------------------------------------------- */
@@ -153,9 +154,9 @@ static void read_one(struct crew_hand *hand)
     uint32_t unit = crew_pick(hand, false), found;
     int rc = crew_read_unit(hand->crew, read_database, hand->db, "a read of its own", unit, &found);
     if (rc != BITKV_OK)
-        crew_failed(hand, "bitkv_get_view", rc);
+        crew_failed(hand, "bitkv_get", rc);
     else
-        expect_present(hand, unit, found, "bitkv_get_view");
+        expect_present(hand, unit, found, "bitkv_get");
 }
 
 static void count_one(struct crew_hand *hand)

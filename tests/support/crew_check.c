@@ -42,24 +42,25 @@ static int read_key(struct crew *crew, crew_reader read, void *from, const char 
 {
     static _Thread_local unsigned char wanted[CREW_VALUE];
     struct crew_key key = crew_key(unit, index);
-    bitkv_view view;
+    void *value;
+    size_t size;
     uint32_t head[4];
-    int rc = read(from, &key, sizeof key, &view);
+    int rc = read(from, &key, sizeof key, &value, &size);
     *version = CREW_ABSENT;
     if (rc == BITKV_NOT_FOUND)
         return BITKV_OK;
     if (rc != BITKV_OK)
         return rc;
-    if (view.size >= sizeof head) {
-        memcpy(head, view.data, sizeof head);
+    if (size >= sizeof head) {
+        memcpy(head, value, sizeof head);
         *version = head[2];
     }
-    if (view.size < sizeof head || head[0] != unit || head[1] != index ||
-        crew_is_absent(unit, head[2]) || view.size != crew_value(unit, index, head[2], wanted) ||
-        memcmp(view.data, wanted, view.size) != 0)
+    if (size < sizeof head || head[0] != unit || head[1] != index ||
+        crew_is_absent(unit, head[2]) || size != crew_value(unit, index, head[2], wanted) ||
+        memcmp(value, wanted, size) != 0)
         crew_violation(crew, 0, "%s: unit %u, key %u: %zu bytes that nobody wrote (version %d)",
-                       what, unit, index, view.size, (int)*version);
-    bitkv_view_release(&view);
+                       what, unit, index, size, (int)*version);
+    bitkv_free(value);
     return BITKV_OK;
 }
 
@@ -79,9 +80,10 @@ int crew_read_unit(struct crew *crew, crew_reader read, void *from, const char *
     return BITKV_OK;
 }
 
-static int read_database(void *db, const void *key, size_t key_size, bitkv_view *view)
+static int read_database(void *db, const void *key, size_t key_size, void **value,
+                         size_t *value_size)
 {
-    return bitkv_get_view(db, key, key_size, view);
+    return bitkv_get(db, key, key_size, value, value_size);
 }
 
 /* --- bounds ------------------------------------------------------------------------ */

@@ -5,9 +5,10 @@
 
 #include <time.h>
 
-static int read_snapshot(void *snapshot, const void *key, size_t key_size, bitkv_view *view)
+static int read_snapshot(void *snapshot, const void *key, size_t key_size, void **value,
+                         size_t *value_size)
 {
-    return bitkv_snapshot_get_view(snapshot, key, key_size, view);
+    return bitkv_snapshot_get(snapshot, key, key_size, value, value_size);
 }
 
 static void copy_acknowledged(struct crew *crew, uint32_t versions[CREW_UNITS])
@@ -35,7 +36,7 @@ static void look_at_snapshot(struct crew_hand *hand)
         uint32_t found, most = atomic_load(&unit->begun);
         rc = crew_read_unit(crew, read_snapshot, snapshot, "a snapshot", u, &found);
         if (rc != BITKV_OK) {
-            crew_failed(hand, "bitkv_snapshot_get_view", rc);
+            crew_failed(hand, "bitkv_snapshot_get", rc);
             break;
         }
         if (found != CREW_ABSENT && (found < least[u] || found > most))

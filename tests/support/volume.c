@@ -108,7 +108,7 @@ static void make_in(const char *folder, struct volume *volume, const char *type,
                     const char *mkfs_options)
 {
     static unsigned number;
-    *volume = (struct volume){{0}, {0}, {0}};
+    *volume = (struct volume){.thin = false};
     (void)snprintf(volume->type, sizeof volume->type, "%s", type);
     (void)snprintf(volume->mounted, sizeof volume->mounted, HOME "/%u", ++number);
     if (mkdir(volume->mounted, 0755) != 0)
@@ -135,12 +135,14 @@ void volume_make_on(struct volume *volume, const struct volume *below, const cha
                     uint64_t bytes, const char *mkfs_options)
 {
     make_in(below->mounted, volume, type, bytes, mkfs_options);
+    volume->thin = true;
 }
 
 /* It is freed when the last one who has it open lets go of it. */
-static void attach(int image, char device[32])
+static void attach(int image, bool direct, char device[32])
 {
-    struct loop_config config = {.fd = (uint32_t)image, .info = {.lo_flags = LO_FLAGS_AUTOCLEAR}};
+    uint32_t flags = LO_FLAGS_AUTOCLEAR | (direct ? LO_FLAGS_DIRECT_IO : 0);
+    struct loop_config config = {.fd = (uint32_t)image, .info = {.lo_flags = flags}};
     int control = open("/dev/loop-control", O_RDWR | O_CLOEXEC);
     if (control < 0)
         die("loop-control");
@@ -160,21 +162,26 @@ static void attach(int image, char device[32])
     die("no loop device");
 }
 
-void volume_mount(struct volume *volume, const char *options)
+bool volume_mounts(struct volume *volume, const char *options)
 {
-    if (volume->image[0] == '\0') {
-        if (mount("bitkv", volume->mounted, volume->type, 0, options) != 0)
-            die("mount %s", volume->type);
-        return;
-    }
+    if (volume->image[0] == '\0')
+        return mount("bitkv", volume->mounted, volume->type, 0, options) == 0;
     char device[32];
     int image = open(volume->image, O_RDWR | O_CLOEXEC);
     if (image < 0)
         die("image %s", volume->image);
-    attach(image, device);
-    if (mount(device, volume->mounted, volume->type, 0, options) != 0)
-        die("mount %s (%s)", volume->type, options);
+    attach(image, volume->thin, device);
+    int rc = mount(device, volume->mounted, volume->type, 0, options);
+    int error = errno;
     (void)close(image);
+    errno = error;
+    return rc == 0;
+}
+
+void volume_mount(struct volume *volume, const char *options)
+{
+    if (!volume_mounts(volume, options))
+        die("mount %s (%s)", volume->type, options);
 }
 
 void volume_unmount(struct volume *volume)

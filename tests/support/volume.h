@@ -26,6 +26,7 @@ struct volume {
     char type[16];    /* "ext4", "xfs", "tmpfs" */
     char image[128];  /* "": none */
     char mounted[96]; /* the directory it is mounted at */
+    bool thin;        /* its image has holes that may not be filled */
 };
 
 /* Once for the process. NULL, or why there are no volumes here. */
@@ -35,10 +36,14 @@ const char *volume_lacks(const char *type);
 
 /* A new file system. What fails here ends the process: it is no test's matter. */
 void volume_make(struct volume *volume, const char *type, uint64_t bytes, const char *mkfs_options);
-/* The same, its image being a file with holes on another one. */
+/* The same, its image being a file with holes on another one, which is an ext4 and may
+ * become full. The loop device then writes past the page cache: through it, it was seen
+ * to lose what it had acknowledged, of a program that writes a file and syncs it. */
 void volume_make_on(struct volume *volume, const struct volume *below, const char *type,
                     uint64_t bytes, const char *mkfs_options);
 void volume_mount(struct volume *volume, const char *options);
+/* False if the kernel refuses the image, of which a device that failed has kept a part. */
+bool volume_mounts(struct volume *volume, const char *options);
 void volume_unmount(struct volume *volume);
 void volume_remove(struct volume *volume);
 

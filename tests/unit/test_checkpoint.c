@@ -178,6 +178,50 @@ static void absurd_counts_cost_no_memory(void **state)
     }
 }
 
+/* Of the right size, but where the header is. */
+static void a_table_inside_the_header_is_refused(void **state)
+{
+    (void)state;
+    struct bkv_checkpoint_info info;
+    uint8_t header[BKV_CHECKPOINT_HEADER];
+    memcpy(header, file->data, sizeof header);
+    size_t size = file->size;
+    bkv_put64(file->data + 88, BKV_CHECKPOINT_HEADER - 1);
+    file->size = BKV_CHECKPOINT_HEADER - 1 + 2 * BKV_CHECKPOINT_SEGMENT;
+    assert_int_equal(read_all(&info, lab_manifest_1.database_id), BITKV_ERR_CORRUPT);
+    assert_non_null(strstr(bitkv_error_context(), "table"));
+    file->size = size;
+    memcpy(file->data, header, sizeof header);
+}
+
+static void groups_are_whole_or_nothing(void **state)
+{
+    (void)state;
+    lab_image_write(&image, path);
+    struct bkv_dir *dir = lab_dir_open(path);
+    struct bkv_checkpoint_reader reader;
+    assert_int_equal(bkv_checkpoint_open(&reader, dir, 0, lab_manifest_1.database_id), BITKV_OK);
+    char bytes[sizeof groups];
+    assert_int_equal(bkv_checkpoint_groups_verify(&reader), BITKV_ERR_CORRUPT); /* none is read */
+    assert_int_equal(bkv_reader_take(&reader.stream, bytes, sizeof bytes - 1), BITKV_OK);
+    assert_int_equal(bkv_checkpoint_groups_verify(&reader), BITKV_ERR_CORRUPT);
+    assert_int_equal(bkv_reader_take(&reader.stream, bytes, 2), BITKV_ERR_CORRUPT); /* too many */
+    assert_int_equal(bkv_reader_take(&reader.stream, bytes, 1), BITKV_OK);
+    assert_int_equal(bkv_checkpoint_groups_verify(&reader), BITKV_OK);
+    bkv_checkpoint_close(&reader);
+    lab_dir_close(dir);
+}
+
+static void without_its_partition_it_is_not_begun(void **state)
+{
+    (void)state;
+    struct bkv_dir *dir = lab_dir_open(path);
+    struct bkv_checkpoint_writer writer;
+    assert_int_equal(bkv_checkpoint_begin(&writer, dir, 5), BITKV_ERR_IO);
+    assert_int_equal(atomic_load(&dir->open_files), 0);
+    lab_dir_close(dir);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -186,6 +230,9 @@ int main(void)
         cmocka_unit_test(no_other_length_will_do),
         cmocka_unit_test(another_database_s_is_refused),
         cmocka_unit_test(absurd_counts_cost_no_memory),
+        cmocka_unit_test(a_table_inside_the_header_is_refused),
+        cmocka_unit_test(groups_are_whole_or_nothing),
+        cmocka_unit_test(without_its_partition_it_is_not_begun),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -31,6 +31,31 @@ static void names_are_parsed_as_they_are_made(void **state)
     assert_int_equal(bkv_name_parse("keydir.ckp", &id), BKV_FILE_CHECKPOINT);
     assert_int_equal(bkv_name_parse("keydir.ckp.tmp", &id), BKV_FILE_TEMPORARY);
     assert_int_equal(bkv_name_parse("hint_12.ht.tmp", &id), BKV_FILE_TEMPORARY);
+    assert_int_equal(bkv_name_parse("data_12.db.tmp", &id), BKV_FILE_TEMPORARY);
+    bkv_name_reserve(name, 7);
+    assert_string_equal(name, "partition_7/reserve.tmp");
+    assert_int_equal(bkv_name_parse("reserve.tmp", &id), BKV_FILE_TEMPORARY);
+}
+
+static void partitions_are_parsed_as_they_are_named(void **state)
+{
+    (void)state;
+    char name[BKV_NAME_SIZE];
+    uint32_t number = 99;
+    static const uint32_t numbers[] = {0, 1, 9, 10, BITKV_PARTITIONS_MAX - 1};
+    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
+        bkv_name_partition(name, numbers[i]);
+        assert_true(bkv_name_parse_partition(name, &number));
+        assert_int_equal(number, numbers[i]);
+    }
+    static const char *const foreign[] = {
+        "partition_",  "partition_00", "partition_01", "partition_x",          "partition_1x",
+        "partition_-", "partition",    "Partition_1",  "partition_4294967296", "",
+    };
+    for (size_t i = 0; i < sizeof foreign / sizeof foreign[0]; i++)
+        assert_false(bkv_name_parse_partition(foreign[i], &number));
+    bkv_name_partition(name, BITKV_PARTITIONS_MAX);
+    assert_false(bkv_name_parse_partition(name, &number));
 }
 
 static void what_is_not_ours_is_left_alone(void **state)
@@ -44,6 +69,9 @@ static void what_is_not_ours_is_left_alone(void **state)
         "data_0.db",
         "data_01.db",
         "data_+1.db",
+        "data_x1.db",
+        "data_:.db", /* the character behind 9 */
+        "data_1:.db",
         "data_-1.db",
         "data_ 1.db",
         "data_1.db~",
@@ -77,6 +105,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(names_are_parsed_as_they_are_made),
+        cmocka_unit_test(partitions_are_parsed_as_they_are_named),
         cmocka_unit_test(what_is_not_ours_is_left_alone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -183,6 +183,56 @@ static void an_absurd_count_is_refused_though_its_checksum_is_right(void **state
     memcpy(file->data, header, sizeof header);
 }
 
+static void it_sums_up_what_dies_when(void **state)
+{
+    (void)state;
+    struct bkv_summary s = {0};
+    bkv_summary_add(&s, BKV_RECORD_DELETE, 24, UINT64_MAX);
+    bkv_summary_add(&s, BKV_RECORD_PUT, 100, UINT64_MAX);
+    static const uint64_t deadlines[] = {500, 300, 700, 400};
+    for (size_t i = 0; i < 4; i++)
+        bkv_summary_add(&s, BKV_RECORD_PUT, 8, deadlines[i]);
+    assert_int_equal(s.tombstone_bytes, 24);
+    assert_int_equal(s.permanent_bytes, 100);
+    assert_int_equal(s.expiring_bytes, 32);
+    assert_int_equal(s.expires_min, 300);
+    assert_int_equal(s.expires_max, 700);
+}
+
+/* With checksums that are right. */
+static void another_version_or_place_is_refused(void **state)
+{
+    (void)state;
+    struct bkv_hint_info info = info_of();
+    static const struct {
+        size_t at;
+        const char *says;
+    } fields[] = {
+        {8, "version"}, {12, "another segment"}, {16, "another segment"}, {24, "another segment"}};
+    for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++) {
+        uint8_t header[BKV_HINT_HEADER];
+        memcpy(header, file->data, sizeof header);
+        file->data[fields[i].at] ^= 2;
+        bkv_put32(file->data + 116, bkv_crc32c(0, file->data, 116));
+        assert_int_equal(open_it(&info), BITKV_ERR_CORRUPT);
+        assert_non_null(strstr(bitkv_error_context(), fields[i].says));
+        memcpy(file->data, header, sizeof header);
+    }
+    assert_int_equal(open_it(&info), BITKV_OK);
+}
+
+static void without_its_partition_it_is_not_begun(void **state)
+{
+    (void)state;
+    struct bkv_dir *dir = lab_dir_open(path);
+    struct bkv_hint_info info = info_of();
+    struct bkv_hint_writer writer;
+    info.partition = 5;
+    assert_int_equal(bkv_hint_begin(&writer, dir, &info), BITKV_ERR_IO);
+    assert_int_equal(atomic_load(&dir->open_files), 0);
+    lab_dir_close(dir);
+}
+
 static void an_abandoned_hint_leaves_nothing(void **state)
 {
     (void)state;
@@ -209,6 +259,9 @@ int main(void)
         cmocka_unit_test(it_serves_its_own_segment_only),
         cmocka_unit_test(an_absurd_count_is_refused_though_its_checksum_is_right),
         cmocka_unit_test(an_abandoned_hint_leaves_nothing),
+        cmocka_unit_test(it_sums_up_what_dies_when),
+        cmocka_unit_test(another_version_or_place_is_refused),
+        cmocka_unit_test(without_its_partition_it_is_not_begun),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -1018,6 +1018,107 @@ static void a_location_that_the_caller_rejects_rejects_the_image(void **state)
     bkv_keydir_destroy(copy);
 }
 
+static void an_image_is_loaded_step_by_step_or_not_at_all(void **state)
+{
+    (void)state;
+    struct bkv_keydir *kd = create();
+    void *memory[BKV_KEYDIR_GROUP_PAGES_MAX];
+    uint64_t sum = 0;
+    assert_int_equal(bkv_keydir_image_group_size(kd, 0), 0); /* none was begun */
+    assert_true(bkv_keydir_image_begin(kd) > 0);
+    assert_int_equal(bkv_keydir_image_group_size(kd, 1u << 20), 0);
+    bkv_keydir_image_end(kd);
+    assert_int_equal(bkv_keydir_load_begin(kd, 1), BITKV_OK);
+    assert_int_equal(bkv_keydir_load_group_finish(kd, 0, accept_all, &sum), BITKV_ERR_INVALID);
+    assert_int_equal(bkv_keydir_load_end(kd), BITKV_ERR_CORRUPT); /* a group is missing */
+    assert_int_equal(bkv_keydir_load_group(kd, 0, memory), BITKV_ERR_CORRUPT);
+    assert_int_equal(bkv_keydir_load_group(kd, BKV_KEYDIR_GROUP_PAGES_MAX + 1, memory),
+                     BITKV_ERR_CORRUPT);
+    assert_int_equal(bkv_keydir_load_group(kd, 1, memory), BITKV_OK);
+    memset(memory[0], 0, BKV_KEYDIR_PAGE_SIZE);
+    assert_int_equal(bkv_keydir_load_group(kd, 1, memory), BITKV_ERR_CORRUPT); /* one at a time */
+    assert_int_equal(bkv_keydir_load_end(kd), BITKV_ERR_CORRUPT);
+    assert_int_equal(bkv_keydir_load_group_finish(kd, 0, accept_all, &sum), BITKV_OK);
+    assert_int_equal(bkv_keydir_load_group(kd, 1, memory), BITKV_ERR_CORRUPT); /* one too many */
+    assert_int_equal(bkv_keydir_load_end(kd), BITKV_OK);
+    fill(kd, 0, 300);
+    bkv_keydir_destroy(kd);
+}
+
+/* Until a load that lacks memory has all it needs. */
+static void an_image_that_memory_lacks_for_can_be_loaded_later(void **state)
+{
+    (void)state;
+    struct bkv_keydir *kd = create(), *copy = create();
+    struct image image;
+    fill(kd, 0, 20000);
+    assert_true(take_image(kd, &image, NULL, NULL));
+    unsigned failures = 0;
+    for (uint64_t n = 0;; n++) {
+        uint64_t sum = 0;
+        allocations_left = n;
+        bkv_alloc_set_hook(fail_after, NULL);
+        int rc = load_image(copy, &image, accept_all, &sum);
+        bkv_alloc_set_hook(NULL, NULL);
+        if (rc == BITKV_OK)
+            break;
+        assert_int_equal(rc, BITKV_ERR_NO_MEMORY);
+        assert_int_equal(bkv_keydir_count(copy), 0);
+        failures++;
+    }
+    assert_true(failures > 0);
+    for (uint64_t k = 0; k < 20000; k++)
+        assert_int_equal(get(copy, k), location_of(k, 0));
+    free(image.bytes);
+    bkv_keydir_destroy(kd);
+    bkv_keydir_destroy(copy);
+}
+
+static void deferred_keys_that_share_half_a_hash_are_two(void **state)
+{
+    (void)state;
+    const struct bkv_hash base = {.lo = mix(seed), .hi = 0};
+    for (unsigned bit = 0; bit < BKV_KEYDIR_TAG_BITS; bit++) {
+        struct bkv_keydir *kd = create();
+        const struct bkv_hash other = {.lo = base.lo, .hi = UINT64_C(1) << bit};
+        uint64_t dead, found = 0;
+        assert_int_equal(bkv_keydir_defer_prepare(kd, &base, &dead), BITKV_OK);
+        assert_int_equal(bkv_keydir_defer(kd, &base, 7), 0);
+        if (bit < 7) /* what readers see of a tag there */
+            assert_false(bkv_keydir_find(kd, &other, &found));
+        assert_int_equal(bkv_keydir_defer_prepare(kd, &other, &dead), BITKV_OK);
+        assert_int_equal(bkv_keydir_defer(kd, &other, 8), 0);
+        while (bkv_keydir_settle_one(kd, &dead) > 0)
+            assert_int_equal(dead, 0);
+        assert_true(bkv_keydir_find(kd, &base, &found));
+        assert_int_equal(found, 7);
+        assert_true(bkv_keydir_find(kd, &other, &found));
+        assert_int_equal(found, 8);
+        assert_true(bkv_keydir_settled(kd));
+        assert_int_equal(bkv_keydir_count(kd), 2);
+        /* What was prepared for the one is no plan for the other. */
+        assert_int_equal(bkv_keydir_prepare(kd, &base), BITKV_OK);
+        assert_int_equal(bkv_keydir_put(kd, &other, 9), 8);
+        assert_true(bkv_keydir_find(kd, &base, &found));
+        assert_int_equal(found, 7);
+        bkv_keydir_destroy(kd);
+    }
+}
+
+static void an_entry_is_told_from_others_by_all_that_is_known_of_it(void **state)
+{
+    (void)state;
+    for (uint64_t lo = 0; lo < 2; lo++) {
+        const struct bkv_keydir_entry entry = {.lo = lo + 2, .location = 1, .tag = 5};
+        const struct bkv_hash same = {.lo = lo, .hi = 5};
+        const struct bkv_hash another_lo = {.lo = lo + 9, .hi = 5};
+        const struct bkv_hash another_tag = {.lo = lo, .hi = 4};
+        assert_true(bkv_keydir_entry_is(&entry, &same));
+        assert_false(bkv_keydir_entry_is(&entry, &another_lo));
+        assert_false(bkv_keydir_entry_is(&entry, &another_tag));
+    }
+}
+
 /* Whatever was accepted: everything still works and ends. */
 static void use_it(struct bkv_keydir *kd, uint64_t keys)
 {
@@ -1202,6 +1303,10 @@ int main(void)
         cmocka_unit_test(a_location_that_the_caller_rejects_rejects_the_image),
         cmocka_unit_test(a_hostile_image_is_rejected_or_harmless),
         cmocka_unit_test(an_image_that_breaks_a_rule_is_rejected),
+        cmocka_unit_test(an_image_is_loaded_step_by_step_or_not_at_all),
+        cmocka_unit_test(an_image_that_memory_lacks_for_can_be_loaded_later),
+        cmocka_unit_test(deferred_keys_that_share_half_a_hash_are_two),
+        cmocka_unit_test(an_entry_is_told_from_others_by_all_that_is_known_of_it),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -5,11 +5,14 @@
 #include "damage/lab.h"
 #include "log/format.h"
 
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -117,6 +120,62 @@ static void two_databases_have_nothing_in_common(void **state)
     assert_memory_not_equal(&a.hash_key, &b.hash_key, 16);
 }
 
+/* The C library's, so that it can fail. */
+static unsigned entropy_from; /* which call fails, counted down; 0: none */
+int getentropy(void *out, size_t size)
+{
+    if (entropy_from > 0 && --entropy_from == 0) {
+        errno = ENOSYS;
+        return -1;
+    }
+    return getrandom(out, size, 0) == (ssize_t)size ? 0 : -1;
+}
+
+static void without_randomness_there_is_no_database(void **state)
+{
+    (void)state;
+    for (unsigned n = 1; n <= 2; n++) {
+        struct bkv_manifest manifest;
+        entropy_from = n;
+        assert_int_not_equal(bkv_manifest_init(&manifest, 1), BITKV_OK);
+        assert_non_null(strstr(bitkv_error_context(), "random"));
+    }
+}
+
+/* What there is beside a MANIFEST that is missing. */
+static int missing_beside(const char *name, const char *entry)
+{
+    struct lab_image only = {.count = 0};
+    char full[80];
+    (void)snprintf(full, sizeof full, "%s%s%s", name, entry[0] != '\0' ? "/" : "", entry);
+    (void)lab_image_add(&only, full, "x", 1);
+    lab_image_write(&only, path);
+    lab_image_free(&only);
+    struct bkv_dir *dir = lab_dir_open(path);
+    int rc = bkv_manifest_missing(dir);
+    lab_dir_close(dir);
+    return rc;
+}
+
+static void data_without_a_manifest_is_told_from_a_directory_that_is_empty(void **state)
+{
+    (void)state;
+    assert_int_equal(missing_beside("partition_0", "data_1.db"), BITKV_ERR_CORRUPT);
+    assert_int_equal(missing_beside("partition_99", "data_7.db"), BITKV_ERR_CORRUPT);
+    /* More than a partition's number can be, but a digit may have been added. */
+    assert_int_equal(missing_beside("partition_123456", "data_7.db"), BITKV_ERR_CORRUPT);
+    assert_int_equal(missing_beside("partition_0", "hint_1.ht"), BITKV_OK);
+    assert_int_equal(missing_beside("partition_", "data_1.db"), BITKV_OK);
+    assert_int_equal(missing_beside("partition_1x", "data_1.db"), BITKV_OK);
+    assert_int_equal(missing_beside("data_1.db", ""), BITKV_OK);
+    char name[80];
+    (void)snprintf(name, sizeof name, "partition_%060d", 1); /* longer than any name of ours */
+    assert_int_equal(missing_beside(name, "data_1.db"), BITKV_OK);
+    /* What is not even a directory can't be listed, so it may have data. */
+    int rc = missing_beside("partition_0", "");
+    assert_true(rc != BITKV_OK && rc != BITKV_NOT_FOUND);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -125,6 +184,8 @@ int main(void)
         cmocka_unit_test(no_other_length_will_do),
         cmocka_unit_test(newer_versions_and_absurd_counts_are_refused_by_name),
         cmocka_unit_test(two_databases_have_nothing_in_common),
+        cmocka_unit_test(without_randomness_there_is_no_database),
+        cmocka_unit_test(data_without_a_manifest_is_told_from_a_directory_that_is_empty),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

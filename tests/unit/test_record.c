@@ -167,6 +167,12 @@ static void impossible_headers_are_told_before_anything_is_computed(void **state
     assert_false(bkv_record_plausible(&r));
     r.value_size = BKV_BATCH_FIXED + 1;
     assert_false(bkv_record_plausible(&r));
+    r.value_size = BKV_BATCH_FIXED - 1;
+    assert_false(bkv_record_plausible(&r));
+    r = (struct bkv_record){.type = BKV_RECORD_BATCH, .value_size = BKV_BATCH_FIXED, .key_size = 1};
+    assert_false(bkv_record_plausible(&r));
+    r = (struct bkv_record){.type = BKV_RECORD_BATCH, .value_size = BKV_BATCH_FIXED, .flags = 1};
+    assert_false(bkv_record_plausible(&r));
 }
 
 int main(void)

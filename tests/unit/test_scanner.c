@@ -253,6 +253,25 @@ static void a_file_that_shrinks_meanwhile_is_an_error(void **state)
     end();
 }
 
+static void a_file_that_became_shorter_is_an_error(void **state)
+{
+    (void)state;
+    lab_log_begin(&log_, &lab_manifest_1, 0, 1, 1);
+    (void)lab_log_put(&log_, 1, "a", "1");
+    begin();
+    char full[LAB_PATH];
+    lab_join(full, path, "partition_0/data_1.db");
+    assert_int_equal(truncate(full, BKV_SEGMENT_HEADER + 8), 0);
+    bool there = true;
+    assert_int_equal(bkv_scanner_try(&scanner, &item, &there), BITKV_ERR_CORRUPT);
+    assert_false(there);
+    assert_int_equal(bkv_scanner_next(&scanner, &item), BITKV_ERR_CORRUPT);
+    assert_int_equal(bkv_scanner_renew(&scanner), BITKV_OK); /* it is as long as it is */
+    assert_int_equal(bkv_scanner_try(&scanner, &item, &there), BITKV_OK);
+    assert_false(there);
+    end();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -264,6 +283,7 @@ int main(void)
         cmocka_unit_test(headers_that_all_claim_the_rest_of_the_file_cost_a_few_passes),
         cmocka_unit_test(valid_records_in_between_do_not_make_it_dearer),
         cmocka_unit_test(a_file_that_shrinks_meanwhile_is_an_error),
+        cmocka_unit_test(a_file_that_became_shorter_is_an_error),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -125,6 +125,29 @@ static void what_is_newer_is_said_to_be(void **state)
     assert_int_equal(judge(bytes, sizeof bytes), BKV_SEGMENT_NEWER);
 }
 
+static enum bkv_segment_state judge_compacted(uint64_t base, uint64_t last)
+{
+    uint8_t bytes[BKV_SEGMENT_HEADER];
+    struct bkv_segment_header h = ours();
+    h.kind = BKV_SEGMENT_COMPACTED;
+    h.base_sequence = base;
+    h.last_sequence = last;
+    bkv_segment_header_encode(bytes, &h);
+    return judge(bytes, sizeof bytes);
+}
+
+static void a_range_of_sequences_is_one(void **state)
+{
+    (void)state;
+    assert_int_equal(judge_compacted(10, 10), BKV_SEGMENT_VALID);
+    assert_int_equal(read_.base_sequence, 10);
+    assert_int_equal(read_.last_sequence, 10);
+    assert_int_equal(read_.kind, BKV_SEGMENT_COMPACTED);
+    assert_int_equal(judge_compacted(10, UINT64_MAX / 2), BKV_SEGMENT_VALID);
+    assert_int_equal(judge_compacted(10, 9), BKV_SEGMENT_DAMAGED);
+    assert_int_equal(judge_compacted(10, UINT64_MAX / 2 + 1), BKV_SEGMENT_DAMAGED);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -133,6 +156,7 @@ int main(void)
         cmocka_unit_test(zeros_and_nothing_are_blank),
         cmocka_unit_test(headers_of_others_are_foreign),
         cmocka_unit_test(what_is_newer_is_said_to_be),
+        cmocka_unit_test(a_range_of_sequences_is_one),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
