@@ -72,7 +72,8 @@ def read_bugs(path):
     bugs = []
     # What is before the first is a comment.
     for block in re.split(r"^== ", path.read_text(encoding="utf-8"), flags=re.M)[1:]:
-        match = re.fullmatch(r"(\S+)\nfile: (\S+)\ntest: (.+)\n((?:.+\n)+)---\n(.*?)\+\+\+\n(.*)",
+        match = re.fullmatch(r"(\S+)\nfile: (\S+)\ntest: ([^\n]+)\n((?:[^\n]+\n)+)---\n"
+                             r"(.*?)\+\+\+\n(.*)",
                              block, re.S)
         if match is None:
             raise Trouble(f"{path}: cannot read the bug {block.splitlines()[0]!r}")
@@ -114,10 +115,9 @@ class Copy:
             if path.is_file() and path.relative_to(self.tree) not in wanted:
                 path.unlink()
 
-    def run(self, *command, timeout=None):
+    def run(self, *command, errors=subprocess.STDOUT):
         return subprocess.run([str(word) for word in command], cwd=self.build, text=True,
-                              errors="replace", stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                              timeout=timeout, check=False)
+                              errors="replace", stdout=subprocess.PIPE, stderr=errors, check=False)
 
     def configure(self):
         self.build.mkdir(parents=True, exist_ok=True)
@@ -127,7 +127,8 @@ class Copy:
                         "-DBITKV_INSTALL=OFF")
         if done.returncode != 0:
             raise Trouble("the copy cannot be configured:\n" + done.stdout)
-        listed = self.run("ctest", "-N", "-E", LEFT_OUT).stdout
+        # What it says of programs that are not built yet comes in the middle of lines.
+        listed = self.run("ctest", "-N", "-E", LEFT_OUT, errors=subprocess.DEVNULL).stdout
         for name in re.findall(r"^\s*Test +#\d+: (\S+)", listed, re.M):
             folder, _, rest = name.partition(".")
             self.targets[name] = f"replay_{rest}" if folder == "fuzz" else f"test_{folder}_{rest}"
