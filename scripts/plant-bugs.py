@@ -124,7 +124,7 @@ class Copy:
         done = self.run("cmake", "-G", "Ninja", "-S", self.tree, "-B", self.build,
                         "-DCMAKE_BUILD_TYPE=", "-DCMAKE_C_FLAGS=-O1", "-DBITKV_BUILD_BENCH=OFF",
                         "-DBITKV_BUILD_TOOLS=OFF", "-DBITKV_BUILD_EXAMPLES=OFF",
-                        "-DBITKV_INSTALL=OFF")
+                        "-DBITKV_INSTALL=OFF", f"-DBITKV_TEST_TIMEOUT={self.args.timeout}")
         if done.returncode != 0:
             raise Trouble("the copy cannot be configured:\n" + done.stdout)
         # What it says of programs that are not built yet comes in the middle of lines.
@@ -145,8 +145,8 @@ class Copy:
         junit = self.build / "bites.xml"
         junit.unlink(missing_ok=True)
         names = "^(" + "|".join(re.escape(test) for test in tests) + ")$"
-        self.run("ctest", "-j", self.args.jobs, "-R", names, "--timeout", self.args.timeout,
-                 "--stop-on-failure", "--output-junit", junit)
+        self.run("ctest", "-j", self.args.jobs, "-R", names, "--stop-on-failure",
+                 "--output-junit", junit)
         for case in ElementTree.parse(junit).getroot().iter("testcase"):
             if case.get("status") == "fail":
                 return case.get("name"), reason(case)
