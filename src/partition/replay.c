@@ -449,19 +449,14 @@ static int take_record(struct pass *pass, const struct bkv_scan_item *item)
 
 static int take_item(struct pass *pass, const struct bkv_scan_item *item)
 {
-    switch (item->kind) {
-    case BKV_SCAN_RECORD:
+    if (item->kind == BKV_SCAN_END)
+        return BITKV_OK;
+    if (item->kind == BKV_SCAN_RECORD)
         return take_record(pass, item);
-    case BKV_SCAN_DAMAGE: {
-        int rc = judge(pass, item->offset, item->size, "damaged");
-        if (rc == BITKV_OK && !pass->r->cut)
-            pass->end = item->offset + item->size;
-        return rc;
-    }
-    case BKV_SCAN_END:
-        break;
-    }
-    return BITKV_OK;
+    int rc = judge(pass, item->offset, item->size, "damaged");
+    if (rc == BITKV_OK && !pass->r->cut)
+        pass->end = item->offset + item->size;
+    return rc;
 }
 
 static int run_pass(struct pass *pass)
