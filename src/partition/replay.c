@@ -270,11 +270,15 @@ static int look_ahead(struct bkv_recover *r, struct bkv_place from)
         struct bkv_found *f = &r->found[i];
         if (f->hint) {
             struct bkv_hint_reader reader;
-            if (open_hint(r, f, &reader) == BITKV_OK) {
+            int opened = open_hint(r, f, &reader);
+            if (opened == BITKV_OK) {
                 raise_durable(r, (struct bkv_place){.file = i, .offset = reader.info.data_size});
                 bkv_hint_close(&reader);
                 continue;
             }
+            /* One that cannot be read now proves nothing, but denies nothing either. */
+            if (opened != BITKV_ERR_CORRUPT && opened != BITKV_NOT_FOUND)
+                return opened;
         }
         int rc = find_marks(r, f, i == from.file ? from.offset : BKV_SEGMENT_HEADER);
         if (rc != BITKV_OK)
