@@ -31,6 +31,8 @@ parts()
     part crash.threads 2 'BITKV_MS=$((S * 150)) $T/test_crash_threads'
     part property.model 4 'for i in $(seq 1 $((S / 14 + 1))); do $T/test_property_model; done'
     part property.cq_model 3 'BITKV_MS=$((S * 1000)) $T/test_property_cq_model'
+    # A sample of the runs in each turn; all of them at once take an hour and a half.
+    part fault.loops 6 'end=$(($(date +%s) + S)); while :; do $T/test_fault_loops; [ $(date +%s) -lt $end ] || break; done'
     part damage.every_bit 2 'BITKV_DAMAGE_BITS=1 $T/test_damage_changes'
     part fuzz 6 'BITKV_FUZZ_SECONDS=$((S / $(ls tests/fuzz/fuzz_*.c | wc -l))) make fuzz BUILD=$BUILD'
 }

@@ -264,11 +264,11 @@ static void map_spare(struct arena *arena)
     void *base = map_chunk(size);
     if (base == NULL)
         return; /* the writer will find out */
-    uintptr_t none = 0;
-    uintptr_t spare = (uintptr_t)base | (size / CHUNK_MIN);
-    if (!atomic_compare_exchange_strong_explicit(&arena->spare, &none, spare, memory_order_release,
-                                                 memory_order_relaxed))
-        bkv_pages_unmap(base, size);
+    /* Nobody else maps one, and the writer only takes it. */
+    uintptr_t before = atomic_exchange_explicit(&arena->spare, (uintptr_t)base | (size / CHUNK_MIN),
+                                                memory_order_release);
+    BKV_ASSERT(before == 0);
+    (void)before;
 }
 
 void bkv_keydir_prepare_memory(struct bkv_keydir *kd)

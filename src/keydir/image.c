@@ -34,27 +34,26 @@
 
 #include <string.h>
 
-#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-#define WORDS_ARE_LE 1
-#else
-#define WORDS_ARE_LE 0
-#endif
-
 static void put_u32(unsigned char *p, uint32_t v)
 {
     for (unsigned i = 0; i < 4; i++)
         p[i] = (unsigned char)(v >> (8u * i));
 }
 
-static void swap_words(void *memory, size_t size)
+/* A page between this machine's order and the image's, both ways. */
+static void swap_page(void *memory)
 {
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    (void)memory;
+#else
     unsigned char *p = memory;
-    for (size_t at = 0; at < size; at += 8) {
+    for (size_t at = 0; at < BKV_KEYDIR_PAGE_SIZE; at += 8) {
         uint64_t word;
         memcpy(&word, p + at, sizeof word);
         word = __builtin_bswap64(word);
         memcpy(p + at, &word, sizeof word);
     }
+#endif
 }
 
 /* ----------------------------------------------------------------- write */
@@ -84,8 +83,7 @@ void bkv_keydir_image_group(const struct bkv_keydir *kd, uint32_t group, void *b
     out += BKV_KEYDIR_GROUP_HEADER_SIZE;
     for (uint32_t p = 0; p < st->pages; p++, out += BKV_KEYDIR_PAGE_SIZE) {
         memcpy(out, st->page[p], BKV_KEYDIR_PAGE_SIZE);
-        if (!WORDS_ARE_LE)
-            swap_words(out, BKV_KEYDIR_PAGE_SIZE);
+        swap_page(out);
     }
 }
 
@@ -111,8 +109,8 @@ static void drop_all(struct bkv_keydir *kd)
     uint32_t tables = tables_now(kd);
     for (uint32_t i = 0; i < tables; i++) {
         struct subtable *st = directory_get(kd, i);
-        if (st != NULL)
-            bkv_arena_subtable_free(&kd->arena, st);
+        BKV_ASSERT(st != NULL); /* counted when it is in its place */
+        bkv_arena_subtable_free(&kd->arena, st);
         atomic_store_explicit(directory_entry(kd, i), NULL, memory_order_relaxed);
     }
     kd->pages = 0;
@@ -218,9 +216,8 @@ int bkv_keydir_load_group_finish(struct bkv_keydir *kd, uint32_t keys, bkv_keydi
     struct subtable *st = kd->load_table;
     if (st == NULL)
         return BITKV_ERR_INVALID;
-    if (!WORDS_ARE_LE)
-        for (uint32_t p = 0; p < st->pages; p++)
-            swap_words(st->page[p], BKV_KEYDIR_PAGE_SIZE);
+    for (uint32_t p = 0; p < st->pages; p++)
+        swap_page(st->page[p]);
     struct counters counters = {0};
     int rc = survey_lines(kd, st, &counters);
     if (rc != BITKV_OK)

@@ -171,6 +171,15 @@ static bool run_once(struct bkv_partition *p, uint64_t *wait_ns)
     return found && rc == BITKV_OK;
 }
 
+/* The worker does what is left, when it has time: it may have looked too early. */
+static void give_up_inputs(struct bkv_partition *p)
+{
+    if (bkv_removed_reclaim(p) == BKV_RETIRED_NONE)
+        return;
+    atomic_store(&p->reclaim_asked, true);
+    bkv_worker_wake(p);
+}
+
 /* What the run has freed is there when the worker has unlinked the inputs. */
 static void restore_reserve(struct bkv_partition *p)
 {
@@ -191,7 +200,7 @@ static void *compactor_main(void *partition)
         uint64_t wait_ns = 0;
         atomic_store_explicit(&p->compact_wake, 0, memory_order_seq_cst);
         while (!stopping(p) && atomic_load(&p->failed) == 0 && run_once(p, &wait_ns)) {
-            (void)bkv_removed_reclaim(p); /* the worker does the rest, when it has time */
+            give_up_inputs(p);
             if (atomic_load(&p->reserve_owed))
                 restore_reserve(p);
         }
@@ -336,7 +345,7 @@ static int run_all(struct bkv_partition *p, uint64_t end, const struct bkv_pace 
 static void give_space_back(struct bkv_partition *p)
 {
     for (unsigned i = 0; i < REMOVAL_WAITS && bkv_removed_pending(p); i++) {
-        if (bkv_removed_reclaim(p) || bkv_removed_pending(p))
+        if (bkv_removed_reclaim(p) == BKV_RETIRED_READ || bkv_removed_pending(p))
             bkv_sleep_us(1000);
     }
 }

@@ -51,18 +51,12 @@ static int on_entry(void *user, const char *name)
 {
     struct listing *listing = user;
     uint64_t id = 0;
-    switch (bkv_name_parse(name, &id)) {
-    case BKV_FILE_DATA:
+    enum bkv_file_kind kind = bkv_name_parse(name, &id);
+    if (kind == BKV_FILE_DATA)
         return add_id(&listing->data, id);
-    case BKV_FILE_HINT:
+    if (kind == BKV_FILE_HINT)
         return add_id(&listing->hints, id);
-    case BKV_FILE_CHECKPOINT:
-        listing->checkpoint = true;
-        break;
-    case BKV_FILE_TEMPORARY:
-    case BKV_FILE_OTHER:
-        break;
-    }
+    listing->checkpoint |= kind == BKV_FILE_CHECKPOINT;
     return BITKV_OK;
 }
 

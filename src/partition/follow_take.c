@@ -239,10 +239,10 @@ static int full(const struct bkv_partition *p, int rc)
     return bkv_error(rc, "the KeyDir of partition %" PRIu32 " cannot take another key", p->index);
 }
 
+/* `item` is a compacted one. */
 static bool replaces(const struct bkv_follow_item *item, const struct bkv_segment *segment)
 {
-    return item->compacted && segment != item->segment &&
-           segment->base_sequence >= item->base_sequence &&
+    return segment != item->segment && segment->base_sequence >= item->base_sequence &&
            segment->base_sequence <= item->range_last;
 }
 
@@ -311,8 +311,8 @@ static int flush(struct take *t)
     return rc;
 }
 
-static int add(struct take *t, const struct bkv_hash *hash, enum bkv_record_type type,
-               uint64_t offset, uint64_t size, bool known)
+static void add(struct take *t, const struct bkv_hash *hash, enum bkv_record_type type,
+                uint64_t offset, uint64_t size, bool known)
 {
     t->batch[t->count++] = (struct change){
         .hash = *hash,
@@ -320,17 +320,15 @@ static int add(struct take *t, const struct bkv_hash *hash, enum bkv_record_type
         .type = type,
         .known = known,
     };
-    return BITKV_OK;
 }
 
-static int add_record(struct take *t, const struct bkv_scan_item *record, bool known)
+static void add_record(struct take *t, const struct bkv_scan_item *record, bool known)
 {
     if (record->record.key_size == 0) /* the log's own */
-        return BITKV_OK;
+        return;
     struct bkv_hash hash =
         bkv_hash(&t->p->store->manifest.hash_key, record->key, record->record.key_size);
-    return add(t, &hash, (enum bkv_record_type)record->record.type, record->offset, record->size,
-               known);
+    add(t, &hash, (enum bkv_record_type)record->record.type, record->offset, record->size, known);
 }
 
 /* --- a segment that is new --------------------------------------------------------- */
@@ -415,8 +413,8 @@ static int take_records(struct take *t, struct bkv_scanner *scanner)
             break;
         t->sequence++;
         t->end = record.offset + record.size;
-        rc = add_record(t, &record, false);
-        if (rc == BITKV_OK && (t->count == BATCH || t->sequence == t->f->limit)) {
+        add_record(t, &record, false);
+        if (t->count == BATCH || t->sequence == t->f->limit) {
             rc = flush(t);
             if (rc == BITKV_OK) {
                 set_place(t);
@@ -467,7 +465,7 @@ static int take_entries(struct take *t, struct bkv_hint_reader *reader)
         int rc = bkv_hint_take(reader, entries, BATCH, &count);
         if (rc != BITKV_OK || count == 0)
             return rc;
-        for (size_t i = 0; i < count && rc == BITKV_OK; i++) {
+        for (size_t i = 0; i < count; i++) {
             uint64_t location = bkv_entry_location(&entries[i]);
             uint64_t offset = bkv_location_offset(location);
             uint64_t size = bkv_location_size(location);
@@ -476,10 +474,9 @@ static int take_entries(struct take *t, struct bkv_hint_reader *reader)
                 return bkv_error(BITKV_ERR_CORRUPT, "%s has an entry that points nowhere",
                                  reader->file.name);
             struct bkv_hash hash = bkv_entry_hash(&entries[i]);
-            rc = add(t, &hash, bkv_entry_type(&entries[i]), offset, size, true);
+            add(t, &hash, bkv_entry_type(&entries[i]), offset, size, true);
         }
-        if (rc == BITKV_OK)
-            rc = flush(t);
+        rc = flush(t);
         if (rc != BITKV_OK)
             return rc;
     }
@@ -519,8 +516,8 @@ static int take_data(struct take *t, const struct bkv_file *file, uint64_t size)
         if (rc != BITKV_OK)
             break;
         at = record.offset + record.size;
-        rc = add_record(t, &record, record.record.sequence <= known);
-        if (rc == BITKV_OK && t->count == BATCH)
+        add_record(t, &record, record.record.sequence <= known);
+        if (t->count == BATCH)
             rc = flush(t);
     }
     if (rc == BITKV_OK)
@@ -681,21 +678,15 @@ static void measure(struct bkv_follow *f)
 static int take_item(struct take *t, struct bkv_follow_item *item, bool *end)
 {
     uint64_t from;
-    switch (next_of(t->p, item, t->sequence, &from)) {
-    case NEXT_SKIP:
+    enum next next = next_of(t->p, item, t->sequence, &from);
+    if (next == NEXT_SKIP)
         return BITKV_OK;
-    case NEXT_READ:
-        if (item->compacted)
-            return take_compacted(t, item);
-        *end = t->sequence == t->f->limit && item->segment == NULL;
-        return *end ? BITKV_OK : take_stream(t, item, from);
-    case NEXT_END:
-        *end = true;
-        return BITKV_OK;
-    case NEXT_GAP:
-        break;
-    }
-    return gap(t->p, item, t->sequence);
+    if (next == NEXT_GAP)
+        return gap(t->p, item, t->sequence);
+    if (next == NEXT_READ && item->compacted)
+        return take_compacted(t, item);
+    *end = next == NEXT_END || (t->sequence == t->f->limit && item->segment == NULL);
+    return *end ? BITKV_OK : take_stream(t, item, from);
 }
 
 /* Whoever looks whether something was appended (feed.c) goes by a number that

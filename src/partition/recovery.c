@@ -125,23 +125,16 @@ static int on_entry(void *user, const char *name)
     enum bkv_file_kind kind = bkv_name_parse(name, &id);
     if (id > r->max_id)
         r->max_id = id;
-    switch (kind) {
-    case BKV_FILE_DATA:
+    if (kind == BKV_FILE_DATA)
         return add_found(r, id);
-    case BKV_FILE_HINT:
+    if (kind == BKV_FILE_HINT)
         return add_hint(r, id);
-    case BKV_FILE_CHECKPOINT:
-        r->checkpoint_found = true;
+    r->checkpoint_found |= kind == BKV_FILE_CHECKPOINT;
+    if (kind != BKV_FILE_TEMPORARY)
         return BITKV_OK;
-    case BKV_FILE_TEMPORARY: {
-        char path[BKV_NAME_SIZE];
-        (void)snprintf(path, sizeof path, "partition_%" PRIu32 "/%.40s", r->p->index, name);
-        return remove_leftover(r, path);
-    }
-    case BKV_FILE_OTHER:
-        break;
-    }
-    return BITKV_OK;
+    char path[BKV_NAME_SIZE];
+    (void)snprintf(path, sizeof path, "partition_%" PRIu32 "/%.40s", r->p->index, name);
+    return remove_leftover(r, path);
 }
 
 static int judge_header(struct bkv_recover *r, struct bkv_found *f, const struct bkv_file *file)

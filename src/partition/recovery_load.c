@@ -167,10 +167,12 @@ static int load_groups(struct load *load)
         rc = load_group(load);
     if (rc == BITKV_OK)
         rc = bkv_checkpoint_groups_verify(&load->reader);
-    if (rc == BITKV_OK && bkv_keydir_load_end(keydir) != BITKV_OK)
-        rc = refused_by_keydir(load, BITKV_ERR_CORRUPT);
-    if (rc != BITKV_OK)
+    if (rc != BITKV_OK) {
         bkv_keydir_load_abort(keydir);
+        return rc;
+    }
+    rc = bkv_keydir_load_end(keydir);
+    BKV_ASSERT(rc == BITKV_OK); /* as many groups as it was told */
     return rc;
 }
 

@@ -4,7 +4,8 @@
  *
  *   out of the list and the KeyDir -> every reader of that moment has left its
  *   section, every reference and every older hold is gone -> out of the table,
- *   closed, hint and data unlinked, the number free
+ *   closed, hint and data unlinked, the number free -> who had it open by the table
+ *   has left, every view is released -> unmapped, and the space free
  *
  * The order matters to none but readers: on disk the inputs are void from the
  * moment that the output has its name, and an opening removes what a crash
@@ -111,7 +112,7 @@ static void give_up(struct bkv_partition *p, struct bkv_segment *segment)
     bkv_segment_unref(segment);
 }
 
-bool bkv_removed_reclaim(struct bkv_partition *p)
+enum bkv_retirement bkv_removed_reclaim(struct bkv_partition *p)
 {
     bool soon = false;
     struct bkv_segment *segment = take_free(p, &soon);
@@ -125,7 +126,8 @@ bool bkv_removed_reclaim(struct bkv_partition *p)
         }
         segment = next;
     }
-    return soon;
+    enum bkv_retirement left = bkv_segments_reclaim(p);
+    return soon ? BKV_RETIRED_READ : left;
 }
 
 bool bkv_removed_pending(struct bkv_partition *p)
@@ -136,5 +138,5 @@ bool bkv_removed_pending(struct bkv_partition *p)
     for (const struct bkv_segment *s = p->removed; s != NULL; s = s->next_removed)
         pending |= s->removal <= since && atomic_load(&s->feeds) == 0;
     bkv_unlock(&p->lock);
-    return pending;
+    return pending || bkv_segments_reclaim(p) == BKV_RETIRED_READ;
 }

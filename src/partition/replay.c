@@ -270,11 +270,15 @@ static int look_ahead(struct bkv_recover *r, struct bkv_place from)
         struct bkv_found *f = &r->found[i];
         if (f->hint) {
             struct bkv_hint_reader reader;
-            if (open_hint(r, f, &reader) == BITKV_OK) {
+            int opened = open_hint(r, f, &reader);
+            if (opened == BITKV_OK) {
                 raise_durable(r, (struct bkv_place){.file = i, .offset = reader.info.data_size});
                 bkv_hint_close(&reader);
                 continue;
             }
+            /* One that cannot be read now proves nothing, but denies nothing either. */
+            if (opened != BITKV_ERR_CORRUPT && opened != BITKV_NOT_FOUND)
+                return opened;
         }
         int rc = find_marks(r, f, i == from.file ? from.offset : BKV_SEGMENT_HEADER);
         if (rc != BITKV_OK)
@@ -449,19 +453,14 @@ static int take_record(struct pass *pass, const struct bkv_scan_item *item)
 
 static int take_item(struct pass *pass, const struct bkv_scan_item *item)
 {
-    switch (item->kind) {
-    case BKV_SCAN_RECORD:
+    if (item->kind == BKV_SCAN_END)
+        return BITKV_OK;
+    if (item->kind == BKV_SCAN_RECORD)
         return take_record(pass, item);
-    case BKV_SCAN_DAMAGE: {
-        int rc = judge(pass, item->offset, item->size, "damaged");
-        if (rc == BITKV_OK && !pass->r->cut)
-            pass->end = item->offset + item->size;
-        return rc;
-    }
-    case BKV_SCAN_END:
-        break;
-    }
-    return BITKV_OK;
+    int rc = judge(pass, item->offset, item->size, "damaged");
+    if (rc == BITKV_OK && !pass->r->cut)
+        pass->end = item->offset + item->size;
+    return rc;
 }
 
 static int run_pass(struct pass *pass)

@@ -196,22 +196,26 @@ void bkv_hold_end(struct bkv_partition *p, struct bkv_hold *hold)
 
 /* --- retiring: under open_mutex ------------------------------------------------- */
 
-static void reclaim(struct bkv_partition *p)
+static enum bkv_retirement reclaim(struct bkv_partition *p)
 {
+    enum bkv_retirement left = BKV_RETIRED_NONE;
     for (struct bkv_retired **link = &p->retired; *link != NULL;) {
         struct bkv_retired *r = *link;
+        bool passed = bkv_epoch_passed(r->stamp);
         /* Who holds a reference of his own may do so until after the closing,
          * which has to find the descriptors: see let_go(). Asked in this order:
          * until the readers have left, they may take references. */
-        if (bkv_epoch_passed(r->stamp) &&
-            atomic_load_explicit(&r->mapping->refs, memory_order_acquire) == 1) {
+        if (passed && atomic_load_explicit(&r->mapping->refs, memory_order_acquire) == 1) {
             *link = r->next;
             bkv_mapping_unref(r->mapping);
             bkv_mfree(r);
         } else {
+            enum bkv_retirement why = passed ? BKV_RETIRED_HELD : BKV_RETIRED_READ;
+            left = why > left ? why : left;
             link = &r->next;
         }
     }
+    return left;
 }
 
 static bool close_segment(struct bkv_partition *p, struct bkv_segment *segment)
@@ -262,7 +266,7 @@ static void close_above(struct bkv_partition *p, uint32_t limit, const struct bk
         if (!close_one(p, keep))
             break;
     }
-    reclaim(p);
+    (void)reclaim(p);
 }
 
 /* --- opening ------------------------------------------------------------------------ */
@@ -375,13 +379,16 @@ int bkv_segment_pin(struct bkv_partition *p, struct bkv_segment *segment,
 int bkv_segment_grow(struct bkv_partition *p, struct bkv_segment *segment, uint64_t size)
 {
     bool grown = true;
-    if (size <= atomic_load_explicit(&segment->size, memory_order_relaxed))
+    uint64_t old = atomic_load_explicit(&segment->size, memory_order_relaxed);
+    if (size <= old)
         return BITKV_OK;
     (void)pthread_mutex_lock(&p->open_mutex);
     atomic_store(&segment->size, size); /* who opens it from now on maps enough */
     const struct bkv_mapping *open = atomic_load(&segment->open);
     if (open != NULL && open->base != NULL && open->size < size)
         grown = close_segment(p, segment);
+    if (!grown) /* the mapping stays: the next refresh has to come by here again */
+        atomic_store(&segment->size, old);
     (void)pthread_mutex_unlock(&p->open_mutex);
     return grown ? BITKV_OK : bkv_error(BITKV_ERR_NO_MEMORY, "no memory to follow a segment");
 }
@@ -392,9 +399,17 @@ bool bkv_segment_close(struct bkv_partition *p, struct bkv_segment *segment)
     bool closed = atomic_load(&segment->open) == NULL || close_segment(p, segment);
     if (closed)
         forget_number(p, segment->number);
-    reclaim(p);
+    (void)reclaim(p);
     (void)pthread_mutex_unlock(&p->open_mutex);
     return closed;
+}
+
+enum bkv_retirement bkv_segments_reclaim(struct bkv_partition *p)
+{
+    (void)pthread_mutex_lock(&p->open_mutex);
+    enum bkv_retirement left = reclaim(p);
+    (void)pthread_mutex_unlock(&p->open_mutex);
+    return left;
 }
 
 int bkv_segment_keep_open(struct bkv_partition *p, struct bkv_segment *segment)

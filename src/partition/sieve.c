@@ -196,14 +196,8 @@ int bkv_sieve_begin(struct bkv_sieve *sieve, struct bkv_partition *p, const stru
 
 bool bkv_sieve_needed(const struct bkv_sieve *sieve, uint64_t lo)
 {
-    switch (sieve->kind) {
-    case BKV_SIEVE_NONE_NEEDED:
-        return false;
-    case BKV_SIEVE_ALL_NEEDED:
-        return true;
-    case BKV_SIEVE_SET:
-        break;
-    }
+    if (sieve->kind != BKV_SIEVE_SET)
+        return sieve->kind == BKV_SIEVE_ALL_NEEDED;
     if (lo == 0)
         return sieve->zero_needed;
     size_t at = place_of(sieve, lo);

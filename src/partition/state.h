@@ -355,6 +355,14 @@ int bkv_segment_number_at(struct bkv_partition *p, struct bkv_segment *segment);
 void bkv_segment_number_free(struct bkv_partition *p, uint32_t number);
 /* For good: it leaves the table. False without memory: try later. */
 bool bkv_segment_close(struct bkv_partition *p, struct bkv_segment *segment);
+/* Unmaps what was closed and nobody can be using any more: a file that is unlinked
+ * takes space until then. Who has the rest? */
+enum bkv_retirement {
+    BKV_RETIRED_NONE,
+    BKV_RETIRED_HELD, /* views and reads under way: for as long as their users like */
+    BKV_RETIRED_READ, /* calls: try again soon */
+};
+enum bkv_retirement bkv_segments_reclaim(struct bkv_partition *p);
 /* Takes the last one, which follows `before`, out again and frees it. */
 void bkv_segment_uninstall_last(struct bkv_partition *p, struct bkv_segment *before);
 /* A reference to the open file, opening it and closing others if need be. Not
@@ -516,9 +524,9 @@ void bkv_compactor_stop(struct bkv_partition *p);
 int bkv_install_go_on(struct bkv_partition *p);
 /* When nobody else is there: forgets it. Its output, which no list has; or NULL. */
 struct bkv_segment *bkv_install_give_up(struct bkv_partition *p);
-/* Worker's: unlinks and frees the segments that were replaced and that nobody can
- * be using any more. True if some are left that no hold keeps: try again soon. */
-bool bkv_removed_reclaim(struct bkv_partition *p);
+/* Unlinks, unmaps and frees the segments that were replaced and that nobody can be
+ * using any more. Who has others that no hold keeps? */
+enum bkv_retirement bkv_removed_reclaim(struct bkv_partition *p);
 
 /* --- worker.c ---------------------------------------------------------------------------- */
 

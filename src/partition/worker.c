@@ -32,8 +32,10 @@
  * same processors and memory hardly notice. */
 #define YIELD_FACTOR 16u
 
-/* How soon segments are looked at again whose readers have not left. */
-#define RECLAIM_NS 10000000u
+/* How soon segments are looked at again whose readers have not left, and those of
+ * which there are views. */
+#define RECLAIM_NS      10000000u
+#define RECLAIM_HELD_NS 1000000000u
 
 void bkv_worker_wake(struct bkv_partition *p)
 {
@@ -120,7 +122,9 @@ static void reclaim_if_due(struct bkv_partition *p)
     bool asked = atomic_exchange(&p->reclaim_asked, false);
     if (!asked && (p->reclaim_due_ns == 0 || bkv_now_ns() < p->reclaim_due_ns))
         return;
-    p->reclaim_due_ns = bkv_removed_reclaim(p) ? bkv_now_ns() + RECLAIM_NS : 0;
+    enum bkv_retirement left = bkv_removed_reclaim(p);
+    uint64_t soon = left == BKV_RETIRED_READ ? RECLAIM_NS : RECLAIM_HELD_NS;
+    p->reclaim_due_ns = left == BKV_RETIRED_NONE ? 0 : bkv_now_ns() + soon;
 }
 
 /* Has so much died that the compactor should look? */

@@ -60,6 +60,30 @@ static void many_share_a_sync(void **state)
     }
 }
 
+static void a_sync_acknowledges_nothing_that_came_after_it_began(void **state)
+{
+    (void)state;
+    for_both_modes(mode)
+    {
+        bitkv *db = open_parts(1, mode);
+        bitkv_cq *cq = queue_of(db, 0);
+        ops[0] = durable(0);
+        ops[1] = durable(1);
+        atomic_store(&seam.hold_syncs, true);
+        unsigned before = atomic_load(&seam.syncs);
+        uint64_t first = submit_all(cq, ops, 1);
+        await_held(1);
+        (void)submit_all(cq, ops + 1, 1);
+        atomic_store(&seam.sync_ms, 20);
+        atomic_store(&seam.hold_syncs, false);
+        reap_into(cq, done, first, 2);
+        assert_true(atomic_load(&seam.syncs) - before >= 2);
+        ok(bitkv_cq_destroy(cq));
+        ok(bitkv_close(db));
+        remove_tree(path);
+    }
+}
+
 static void what_has_completed_is_durable(void **state)
 {
     (void)state;
@@ -258,6 +282,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         CQ_TEST(many_share_a_sync),
+        CQ_TEST(a_sync_acknowledges_nothing_that_came_after_it_began),
         CQ_TEST(what_has_completed_is_durable),
         CQ_TEST(a_failed_sync_is_told_to_all_who_wait),
         CQ_TEST(who_waits_for_a_sync_is_canceled),

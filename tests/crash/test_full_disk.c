@@ -397,6 +397,9 @@ int main(void)
         cmocka_unit_test(a_full_database_makes_room_by_deletions),
         cmocka_unit_test(a_device_without_blocks_loses_nothing_that_was_synced),
     };
+    const char *only = getenv("BITKV_TEST"); /* its name, or a part of it with wildcards */
+    if (only != NULL)
+        cmocka_set_test_filter(only);
     int failures = cmocka_run_group_tests(tests, NULL, NULL);
     printf("torture: %llu times full and free again, %llu calls refused, %llu operations "
            "acknowledged\n",

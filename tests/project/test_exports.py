@@ -67,6 +67,9 @@ class Exports(unittest.TestCase):
         dynamic = output("readelf", "-dW", LIBRARY)
         self.assertIn("Library soname: [libbitkv.so.0]", dynamic)
 
+    def test_schedule_points_are_none(self):
+        self.assertNotIn("bkv_schedule", output("nm", LIBRARY))
+
     @unittest.skipIf(os.environ.get("BITKV_INSTRUMENTED") == "ON",
                      "a sanitizer brings libraries of its own")
     def test_the_library_needs_libc_and_liburing_only(self):

@@ -165,7 +165,7 @@ static void disk_use_stays_bounded_under_deletions(void **state)
     unsigned descriptors = count_descriptors();
     work(&s, seconds);
     report(&s, seconds);
-    assert_true(s.worst < 5.0); /* a fifth of what there is if nothing goes */
+    assert_true(s.worst < 10.0); /* less than half of what there is if nothing goes */
     expect_caught_up(&s);
     assert_in_range(count_descriptors(), 0, descriptors + 40);
     check_after(&s);

@@ -360,6 +360,55 @@ static void no_number_is_lost_without_memory(void **state)
     ok(bitkv_close(db));
 }
 
+/* --- space that an unlinked file has ---------------------------------------------------- */
+
+/* By descriptors and mappings. */
+static unsigned count_unlinked(void)
+{
+    char line[PATH_SIZE + 200];
+    unsigned count = 0;
+    FILE *maps = fopen("/proc/self/maps", "re");
+    assert_non_null(maps);
+    while (fgets(line, sizeof line, maps) != NULL)
+        count += strstr(line, "partition_") != NULL && strstr(line, "(deleted)") != NULL;
+    (void)fclose(maps);
+    DIR *fds = opendir("/proc/self/fd");
+    assert_non_null(fds);
+    for (const struct dirent *e; (e = readdir(fds)) != NULL;) {
+        ssize_t size = readlinkat(dirfd(fds), e->d_name, line, sizeof line - 1);
+        line[size > 0 ? size : 0] = '\0';
+        count += strstr(line, "partition_") != NULL && strstr(line, "(deleted)") != NULL;
+    }
+    (void)closedir(fds);
+    return count;
+}
+
+/* What readers still had when its file was unlinked was unmapped when something else was
+ * opened or closed. If nothing was, its space was gone until the database was closed: a
+ * full disk of which half was deleted stayed full. */
+static void the_space_of_a_compacted_file_comes_back_when_its_view_is_released(void **state)
+{
+    (void)state;
+    for_both_modes(mode)
+    {
+        bitkv_options o = by_hand(mode);
+        bitkv *db = open_with(&o);
+        put_all(db, 200, 1, 1000);
+        uint32_t key = 1;
+        bitkv_view view;
+        ok(bitkv_get_view(db, &key, sizeof key, &view));
+        put_all(db, 200, 2, 1000);
+        compact(db);
+        assert_int_equal(count_unlinked() > 0, mode == BITKV_IO_MMAP); /* else it is a copy */
+        bitkv_view_release(&view);
+        for (uint64_t until = now_ms() + 30000; count_unlinked() > 0; sleep_ms(10))
+            assert_true(now_ms() < until);
+        expect_all(db, 200, 2, 1000);
+        ok(bitkv_close(db));
+        remove_tree(path);
+    }
+}
+
 static int set_up(void **state)
 {
     quick_syncs(true);
@@ -383,6 +432,7 @@ int main(void)
         QUICK_TEST(an_output_waits_until_the_checkpoint_is_durably_gone),
         QUICK_TEST(an_output_without_a_header_stands_for_its_inputs),
         QUICK_TEST(no_number_is_lost_without_memory),
+        QUICK_TEST(the_space_of_a_compacted_file_comes_back_when_its_view_is_released),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
