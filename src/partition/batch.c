@@ -41,6 +41,7 @@
 #include "partition/batch.h"
 
 #include "base/error.h"
+#include "base/schedule.h"
 #include "partition/state.h"
 
 #include <string.h>
@@ -361,6 +362,7 @@ static int prepare_all(struct bkv_group *groups, size_t count, bitkv_durability 
             return rc;
     }
     *at = 0;
+    BKV_SCHEDULE_POINT("batch.held");
     return close_batch(&groups[0]);
 }
 
