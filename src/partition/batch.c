@@ -291,8 +291,10 @@ static void take_back(struct bkv_group *groups, size_t count)
         if (groups[i].written)
             gone = erase_bytes(&groups[i]) && gone;
     }
-    for (size_t i = 0; i < count && !gone; i++)
+    for (size_t i = 0; i < count && !gone; i++) {
         atomic_store(&groups[i].partition->failed, BITKV_ERR_IO);
+        bkv_doubt_raise(groups[i].partition);
+    }
     bkv_error_context_set(context);
 }
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "fault/disk.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <pthread.h>
@@ -26,6 +27,8 @@ struct inode {
     ino_t number;
     uint8_t *data;
     size_t size;
+    uint8_t *dropped; /* as it was when a sync of it failed; NULL: none has */
+    size_t dropped_size;
     bool current;
 };
 
@@ -45,8 +48,10 @@ static size_t entry_count;
 
 static void disk_clear(void)
 {
-    for (size_t i = 0; i < inode_count; i++)
+    for (size_t i = 0; i < inode_count; i++) {
         free(inodes[i].data);
+        free(inodes[i].dropped);
+    }
     inode_count = entry_count = 0;
 }
 
@@ -70,18 +75,65 @@ static struct inode *inode_of(ino_t number)
     return inode_begin(number);
 }
 
-void disk_keep_file(int fd)
+/* The page is as it was when its sync failed: nothing has made it dirty since. */
+static bool taken_for_clean(const struct inode *inode, const uint8_t *page, size_t at, size_t size)
+{
+    return inode->dropped != NULL && at + size <= inode->dropped_size &&
+           memcmp(inode->dropped + at, page, size) == 0;
+}
+
+/* The disk gets `data`, but for what it believes to have. */
+static void keep_pages(struct inode *inode, uint8_t *data, size_t size)
+{
+    for (size_t at = 0; at < size; at += 4096) {
+        size_t n = size - at < 4096 ? size - at : 4096;
+        if (!taken_for_clean(inode, data + at, at, n))
+            continue;
+        size_t had = inode->size > at ? inode->size - at : 0;
+        memset(data + at, 0, n);
+        memcpy(data + at, inode->data + at, had < n ? had : n);
+    }
+    free(inode->data);
+    inode->data = data;
+    inode->size = size;
+}
+
+static bool read_inode(int fd, ino_t *number, uint8_t **data, size_t *size)
 {
     struct stat status;
     if (fstat(fd, &status) != 0 || !S_ISREG(status.st_mode))
+        return false;
+    *number = status.st_ino;
+    *data = malloc((size_t)status.st_size + 1);
+    ssize_t n = pread(fd, *data, (size_t)status.st_size, 0);
+    *size = n > 0 ? (size_t)n : 0;
+    return true;
+}
+
+void disk_keep_file(int fd)
+{
+    ino_t number;
+    uint8_t *data;
+    size_t size;
+    if (!read_inode(fd, &number, &data, &size))
         return;
     (void)pthread_mutex_lock(&disk_mutex);
-    struct inode *inode = inode_of(status.st_ino);
-    free(inode->data);
-    inode->size = (size_t)status.st_size;
-    inode->data = malloc(inode->size + 1);
-    ssize_t n = pread(fd, inode->data, inode->size, 0);
-    inode->size = n > 0 ? (size_t)n : 0;
+    keep_pages(inode_of(number), data, size);
+    (void)pthread_mutex_unlock(&disk_mutex);
+}
+
+static void drop_file(int fd)
+{
+    ino_t number;
+    uint8_t *data;
+    size_t size;
+    if (!read_inode(fd, &number, &data, &size))
+        return;
+    (void)pthread_mutex_lock(&disk_mutex);
+    struct inode *inode = inode_of(number);
+    free(inode->dropped);
+    inode->dropped = data;
+    inode->dropped_size = size;
     (void)pthread_mutex_unlock(&disk_mutex);
 }
 
@@ -312,8 +364,21 @@ static int on_openat(int dirfd, const char *name, int flags, mode_t mode)
     return fd;
 }
 
+static _Atomic unsigned syncs_to_fail;
+
+void disk_fail_syncs(unsigned count)
+{
+    atomic_store(&syncs_to_fail, count);
+}
+
 static int on_fdatasync(int fd)
 {
+    if (atomic_load(&syncs_to_fail) > 0) {
+        atomic_fetch_sub(&syncs_to_fail, 1);
+        drop_file(fd);
+        errno = EIO;
+        return -1;
+    }
     cut_if_due();
     disk_keep_file(fd);
     cut_if_due();

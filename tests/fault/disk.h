@@ -33,6 +33,11 @@ void disk_keep_file(int fd);
 /* The disk has what was synced, and nothing else. Fails the test if the entry of
  * the database is not durable. */
 void disk_cut(void);
+/* The next `count` fdatasync() calls fail, and what they would have brought to the disk
+ * never gets there: the page cache has it, takes it for clean, and syncs it no more
+ * (as ext4 and XFS do: Rebello et al., "Can applications recover from fsync
+ * failures?", ATC 2020). */
+void disk_fail_syncs(unsigned count);
 /* The database becomes what the last cut left, all of it durable. It is closed. */
 void disk_power_returns(void);
 
