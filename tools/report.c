@@ -74,9 +74,6 @@ static void hint_at_writer(const struct command *command, const char *directory)
     } else {
         report_hint("end the process that has it open, or let it close the database");
     }
-    if (command->writes) {
-        return;
-    }
     if ((command->options & OPTION_BIT(OPTION_REPAIR)) != 0) {
         report_hint("without --repair, `bitkv %s` reads beside it", command->name);
     } else {
