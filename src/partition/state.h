@@ -256,6 +256,7 @@ struct bkv_partition {
     bool stop_clean;
     uint64_t sync_due_ns;     /* worker's; 0: nothing waits */
     uint64_t reclaim_due_ns;  /* worker's: when to look at `removed` again; 0: not */
+    uint64_t first_look_ns;   /* worker: the compactor looks at what the opening found; 0: it has */
     uint64_t serve_due_ns;    /* worker's: when patience with a waiter ends; 0: nobody has any */
     uint64_t checkpoint_tail; /* worker's: `appended` at the last checkpoint */
     _Atomic bool checkpoint_valid; /* there is one on disk that fits */

@@ -63,6 +63,50 @@ static void a_tombstone_that_is_not_worth_looking_for_stays(void **state)
     }
 }
 
+/* Whoever opens the database next, and only reads, has it in order all the same. */
+static void what_an_opening_leaves_the_next_one_gives_back(void **state)
+{
+    (void)state;
+    bitkv_options o = by_hand(BITKV_IO_AUTO);
+    bitkv *db = open_with(&o);
+    overwrite(db, 10);
+    ok(bitkv_close(db));
+    o.auto_compact = true;
+    db = open_with(&o);
+    uint64_t until = now_ms() + 20000;
+    while (statistics_of(db).fragmentation > 0.6 && now_ms() < until)
+        sleep_ms(10);
+    assert_true(statistics_of(db).fragmentation <= 0.6);
+    expect_all(db, 200, 10, 1000);
+    ok(bitkv_close(db));
+}
+
+/* Of an opening with small files, and nothing of them is dead: each costs a descriptor
+ * and a mapping all the same. */
+static void many_small_files_become_few(void **state)
+{
+    (void)state;
+    for_both_modes(mode)
+    {
+        bitkv_options o = by_hand(mode);
+        bitkv *db = open_with(&o);
+        put_all(db, 6000, 1, 1000);
+        ok(bitkv_close(db));
+        unsigned before = count_files("data_", ".db");
+        assert_true(before > 90);
+        o.auto_compact = true;
+        o.max_file_size = 16u << 20;
+        db = open_with(&o);
+        uint64_t until = now_ms() + 20000;
+        while (count_files("data_", ".db") > before / 2 && now_ms() < until)
+            sleep_ms(10);
+        assert_true(count_files("data_", ".db") <= before / 2);
+        expect_all(db, 6000, 1, 1000);
+        ok(bitkv_close(db));
+        remove_tree(path);
+    }
+}
+
 static int note_active(void *user, const bitkv_segment_info *info)
 {
     if (info->phase == BITKV_SEGMENT_ACTIVE)
@@ -200,6 +244,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(dead_space_is_given_back_by_itself),
         TEST(a_tombstone_that_is_not_worth_looking_for_stays),
+        TEST(what_an_opening_leaves_the_next_one_gives_back),
+        TEST(many_small_files_become_few),
         TEST(what_batches_kill_is_given_back_by_itself),
         TEST(nothing_happens_by_itself_where_it_is_not_wanted),
         TEST(hours_of_the_day_are_kept),
