@@ -379,16 +379,14 @@ int bkv_segment_pin(struct bkv_partition *p, struct bkv_segment *segment,
 int bkv_segment_grow(struct bkv_partition *p, struct bkv_segment *segment, uint64_t size)
 {
     bool grown = true;
-    uint64_t old = atomic_load_explicit(&segment->size, memory_order_relaxed);
-    if (size <= old)
+    if (size <= atomic_load_explicit(&segment->size, memory_order_relaxed))
         return BITKV_OK;
     (void)pthread_mutex_lock(&p->open_mutex);
-    atomic_store(&segment->size, size); /* who opens it from now on maps enough */
     const struct bkv_mapping *open = atomic_load(&segment->open);
     if (open != NULL && open->base != NULL && open->size < size)
         grown = close_segment(p, segment);
-    if (!grown) /* the mapping stays: the next refresh has to come by here again */
-        atomic_store(&segment->size, old);
+    if (grown) /* who opens it from now on maps enough; if not, the next refresh comes by here */
+        atomic_store(&segment->size, size);
     (void)pthread_mutex_unlock(&p->open_mutex);
     return grown ? BITKV_OK : bkv_error(BITKV_ERR_NO_MEMORY, "no memory to follow a segment");
 }
