@@ -217,10 +217,11 @@ static int grow_buffer(struct bkv_feed_cursor *c, uint64_t size)
     return BITKV_OK;
 }
 
-/* One that is as large as a record of the largest kind is not kept. */
-static void shrink_buffer(struct bkv_feed_cursor *c, uint64_t need)
+/* One that is as large as a record of the largest kind is not kept: it ends with that
+ * record, and the next header is fetched before more. */
+static void shrink_buffer(struct bkv_feed_cursor *c)
 {
-    if (c->capacity <= (size_t)16 * WINDOW_BYTES || need > WINDOW_BYTES)
+    if (c->capacity <= (size_t)16 * WINDOW_BYTES)
         return;
     bkv_mfree(c->buffer);
     c->buffer = NULL;
@@ -238,7 +239,7 @@ static int fetch(struct bkv_feed_cursor *c, uint64_t size, const uint8_t **bytes
     }
     bool here = c->offset >= c->buffer_offset && c->offset + size <= c->buffer_offset + c->buffered;
     if (!here) {
-        shrink_buffer(c, size);
+        shrink_buffer(c);
         uint64_t want = bkv_min64(bkv_max64(size, WINDOW_BYTES), c->limit - c->offset);
         int rc = grow_buffer(c, want);
         c->buffered = 0;
