@@ -1,0 +1,190 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Checkpoints that cannot be written: the KeyDir outgrows the image while that is taken,
+ * or a compaction that memory was lacking for stands before it. Nothing is lost by it,
+ * and a later one is written.
+ */
+#include "api/compaction.h"
+
+#include "damage/lab.h"
+#include "fault/faults.h"
+#include "io/io.h"
+#include "keydir/internal.h"
+#include "partition/state.h"
+
+#include <stdatomic.h>
+
+static struct bkv_io_ops ops; /* the faulty ones, but for openat */
+static int (*faulty_openat)(int dirfd, const char *name, int flags, mode_t mode);
+
+static struct {
+    _Atomic bool hold; /* the next checkpoint that is begun */
+    _Atomic unsigned begun;
+} seam;
+
+static int holding_openat(int dirfd, const char *name, int flags, mode_t mode)
+{
+    if ((flags & O_CREAT) != 0 && strstr(name, "keydir.ckp") != NULL) {
+        atomic_fetch_add(&seam.begun, 1);
+        while (atomic_load(&seam.hold))
+            sleep_ms(1);
+    }
+    return faulty_openat(dirfd, name, flags, mode);
+}
+
+static int setup(void **state)
+{
+    fault_install();
+    ops = *bkv_io;
+    faulty_openat = ops.openat;
+    ops.openat = holding_openat;
+    bkv_io = &ops;
+    atomic_store(&seam.hold, false);
+    atomic_store(&seam.begun, 0);
+    return make_directory(state);
+}
+
+static int teardown(void **state)
+{
+    atomic_store(&seam.hold, false);
+    fault_disarm();
+    fault_uninstall();
+    return remove_directory(state);
+}
+
+#define CHECKPOINT_TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+static void await(const _Atomic unsigned *count, unsigned wanted)
+{
+    uint64_t until = now_ms() + 60000;
+    while (atomic_load(count) < wanted) {
+        assert_true(now_ms() < until);
+        sleep_ms(1);
+    }
+}
+
+/* --- the image ------------------------------------------------------------------------------ */
+
+/* So many that a table, which cannot be split while it is taken, gets too large. */
+enum { FEW = 10, MANY = 40000 };
+
+static void put_range(bitkv *db, uint32_t first, uint32_t end)
+{
+    for (uint32_t key = first; key < end; key++)
+        ok(bitkv_put(db, &key, sizeof key, &key, sizeof key));
+}
+
+static void expect_range(bitkv *db, uint32_t end)
+{
+    for (uint32_t key = 0; key < end; key++) {
+        uint32_t value = 0;
+        size_t size = 0;
+        ok(bitkv_get_into(db, &key, sizeof key, &value, sizeof value, &size));
+        assert_int_equal(value, key);
+    }
+    assert_int_equal(statistics_of(db).keys, end);
+}
+
+static _Atomic unsigned outgrown; /* so often was it said */
+
+static void on_log(void *user, bitkv_log_level level, const char *message)
+{
+    (void)user;
+    if (level == BITKV_LOG_WARNING && strstr(message, "outgrew") != NULL)
+        atomic_fetch_add(&outgrown, 1);
+}
+
+static void a_keydir_that_outgrows_its_image_is_saved_later(void **state)
+{
+    (void)state;
+    static const char large[1u << 20];
+    bitkv_options o = one_partition(BITKV_IO_AUTO);
+    o.auto_compact = false;
+    o.max_file_size = 64u << 20;
+    o.checkpoint_interval_bytes = sizeof large;
+    o.log = on_log;
+    atomic_store(&outgrown, 0);
+    bitkv *db = open_with(&o);
+    put_range(db, 0, FEW);
+    atomic_store(&seam.hold, true);
+    ok(bitkv_put(db, "large", 5, large, sizeof large));
+    await(&seam.begun, 1);
+    put_range(db, FEW, MANY);
+    assert_int_equal(statistics_of(db).checkpoints_total, 0);
+    atomic_store(&seam.hold, false);
+    await(&outgrown, 1);
+    ok(bitkv_put(db, "large", 5, large, sizeof large)); /* reason enough for another */
+    uint64_t until = now_ms() + 60000;
+    while (statistics_of(db).checkpoints_total == 0) {
+        assert_true(now_ms() < until);
+        sleep_ms(1);
+    }
+    assert_int_equal(atomic_load(&outgrown), 1);
+    ok(bitkv_del(db, "large", 5));
+    expect_range(db, MANY);
+    ok(bitkv_close(db));
+    o.strict_recovery = true;
+    db = open_with(&o);
+    assert_true(statistics_of(db).recovery.checkpoint_keys > 0);
+    expect_range(db, MANY);
+    ok(bitkv_close(db));
+}
+
+/* --- behind a compaction --------------------------------------------------------------------- */
+
+static void drain(const bitkv *db)
+{
+    struct arena *arena = &db->partitions[0]->keydir->arena;
+    fault_arm_memory(0, UINT32_MAX);
+    while (bkv_arena_page(arena) != NULL)
+        ;
+    fault_disarm();
+}
+
+/* Memory is lacking from somewhere in the compaction on, up to the end of the closing. */
+static void closing_behind_half_a_compaction_loses_nothing(void **state)
+{
+    (void)state;
+    enum { KEYS = 200 };
+    unsigned unclean = 0;
+    for (uint32_t n = 0, fired = 1; fired > 0; n++) {
+        remove_tree(path);
+        bitkv *db = open_by_hand(BITKV_IO_AUTO);
+        for (uint32_t version = 1; version <= 2; version++) {
+            for (uint32_t key = 0; key < KEYS; key++)
+                put_version(db, key, version, 900);
+        }
+        bitkv_snapshot *snapshot;
+        ok(bitkv_snapshot_create(&snapshot, db));
+        drain(db);
+        fault_arm_memory(n, UINT32_MAX);
+        int rc = bitkv_compact(db, BITKV_ALL_PARTITIONS, NULL, NULL);
+        fired = fault_fired();
+        int closed = bitkv_close(db);
+        fault_disarm();
+        if (fired == 0)
+            ok(rc);
+        unclean += closed != BITKV_OK;
+        assert_true(closed == BITKV_OK || closed == BITKV_ERR_NO_MEMORY);
+        ok(bitkv_snapshot_destroy(snapshot));
+        db = open_by_hand(BITKV_IO_AUTO);
+        for (uint32_t key = 0; key < KEYS; key++)
+            expect_version(db, key, 2, 900);
+        assert_int_equal(statistics_of(db).keys, KEYS);
+        assert_int_equal(statistics_of(db).recovery.damaged_regions, 0);
+        compact(db);
+        for (uint32_t key = 0; key < KEYS; key++)
+            expect_version(db, key, 2, 900);
+        ok(bitkv_close(db));
+    }
+    assert_true(unclean > 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        CHECKPOINT_TEST(a_keydir_that_outgrows_its_image_is_saved_later),
+        CHECKPOINT_TEST(closing_behind_half_a_compaction_loses_nothing),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
