@@ -40,20 +40,11 @@ void bkv_doubt_raise(struct bkv_partition *p)
     bkv_error_context_set(context);
 }
 
-static bool has_hint(const struct bkv_recover *r, uint64_t id)
-{
-    for (size_t i = 0; i < r->orphan_count; i++) {
-        if (r->orphan_hints[i] == id)
-            return true;
-    }
-    return false;
-}
-
 static int write_anew(struct bkv_recover *r)
 {
     int rc = BITKV_OK;
     for (size_t i = 0; i < r->count && rc == BITKV_OK; i++) {
-        if (!has_hint(r, r->found[i].id))
+        if (!bkv_recover_has_hint(r, r->found[i].id))
             rc = bkv_segment_renew(r->p, r->found[i].id);
     }
     return rc;

@@ -274,17 +274,19 @@ static int by_number(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
+bool bkv_recover_has_hint(const struct bkv_recover *r, uint64_t id)
+{
+    return r->orphan_count > 0 && bsearch(&id, r->orphan_hints, r->orphan_count,
+                                          sizeof *r->orphan_hints, by_number) != NULL;
+}
+
 /* Hints go to their segments; what is left over has none. */
 static int match_hints(struct bkv_recover *r)
 {
-    if (r->orphan_count == 0)
-        return BITKV_OK;
-    qsort(r->orphan_hints, r->orphan_count, sizeof *r->orphan_hints, by_number);
     size_t matched = 0;
     for (size_t i = 0; i < r->count; i++) {
         struct bkv_found *f = &r->found[i];
-        f->hint = bsearch(&f->id, r->orphan_hints, r->orphan_count, sizeof *r->orphan_hints,
-                          by_number) != NULL;
+        f->hint = bkv_recover_has_hint(r, f->id);
         matched += f->hint;
     }
     for (size_t i = 0; i < r->orphan_count && matched < r->orphan_count; i++) {
@@ -309,6 +311,8 @@ static int list_files(struct bkv_recover *r)
         return bkv_error(BITKV_ERR_CORRUPT, "%s/%s is missing", r->p->store->dir.path, directory);
     if (rc == BITKV_OK && !r->p->store->options.read_only)
         rc = bkv_file_open(&r->p->directory, &r->p->store->dir, directory, O_RDONLY | O_DIRECTORY);
+    if (r->orphan_count > 0)
+        qsort(r->orphan_hints, r->orphan_count, sizeof *r->orphan_hints, by_number);
     if (rc == BITKV_OK && r->doubtful && !r->p->store->options.read_only)
         rc = bkv_doubt_settle(r);
     for (size_t i = 0; i < r->count && rc == BITKV_OK; i++)

@@ -123,6 +123,9 @@ int bkv_headless_note_lost(struct bkv_recover *r, const struct bkv_found *f);
 bool bkv_headless_is_lost(const struct bkv_recover *r, uint64_t id);
 int bkv_headless_lost(struct bkv_recover *r);
 
+/* Is there a hint for the segment? Once the files are listed. */
+bool bkv_recover_has_hint(const struct bkv_recover *r, uint64_t id);
+
 /* doubt.c: a sync had failed; before any of the files is read. */
 int bkv_doubt_settle(struct bkv_recover *r);
 
