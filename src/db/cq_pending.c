@@ -25,6 +25,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/memory.h"
+#include "base/schedule.h"
 #include "db/backend.h"
 #include "db/call.h"
 #include "io/io.h"
@@ -401,6 +402,7 @@ void bkv_pending_cold(bitkv_cq *cq, struct bitkv *db, const bitkv_op *op, uint64
     }
     pending->hash = *hash;
     bkv_cold_begin(&pending->cold, found);
+    BKV_SCHEDULE_POINT("cold.begun");
     pending->bytes = bkv_malloc(found->size);
     if (pending->bytes == NULL || copy_key(pending) != BITKV_OK) {
         end_pending(pending);

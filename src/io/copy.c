@@ -21,6 +21,7 @@
 /* Small enough that progress is told, and a cancel heard, some times a second. */
 #define KERNEL_PIECE (8u << 20)
 #define MEMORY_PIECE (1u << 20)
+#define ZERO_PIECE   (64u << 10) /* smaller: reserved space is left out */
 
 static uint64_t piece(uint64_t left, uint64_t most)
 {
@@ -63,14 +64,19 @@ static int copy_in_kernel(const struct bkv_file *from, const struct bkv_file *to
     return BITKV_OK;
 }
 
+static int read_piece(const struct bkv_file *from, uint64_t at, uint64_t size, uint64_t most,
+                      void *buffer, size_t *got)
+{
+    int rc = bkv_file_read(from, buffer, (size_t)piece(size - at, most), at, got);
+    return rc == BITKV_OK && *got == 0 ? too_short(from, at, size) : rc;
+}
+
 static int copy_through(const struct bkv_file *from, const struct bkv_file *to, uint64_t at,
                         uint64_t size, void *buffer, bkv_copy_progress progress, void *user)
 {
     while (at < size) {
         size_t got = 0;
-        int rc = bkv_file_read(from, buffer, (size_t)piece(size - at, MEMORY_PIECE), at, &got);
-        if (rc == BITKV_OK && got == 0)
-            rc = too_short(from, at, size);
+        int rc = read_piece(from, at, size, MEMORY_PIECE, buffer, &got);
         if (rc == BITKV_OK)
             rc = bkv_file_write(to, buffer, got, at);
         if (rc == BITKV_OK)
@@ -80,6 +86,35 @@ static int copy_through(const struct bkv_file *from, const struct bkv_file *to, 
         at += got;
     }
     return BITKV_OK;
+}
+
+static bool all_zero(const uint8_t *bytes, size_t size)
+{
+    return size == 0 || (bytes[0] == 0 && memcmp(bytes, bytes + 1, size - 1) == 0);
+}
+
+static int rewrite_pieces(const struct bkv_file *from, const struct bkv_file *to, uint64_t size,
+                          uint8_t *buffer)
+{
+    size_t got = 0;
+    for (uint64_t at = 0; at < size; at += got) {
+        int rc = read_piece(from, at, size, ZERO_PIECE, buffer, &got);
+        if (rc == BITKV_OK && !all_zero(buffer, got))
+            rc = bkv_file_write(to, buffer, got, at);
+        if (rc != BITKV_OK)
+            return rc;
+    }
+    return bkv_file_truncate(to, size);
+}
+
+int bkv_file_rewrite(const struct bkv_file *from, const struct bkv_file *to, uint64_t size)
+{
+    uint8_t *buffer = bkv_malloc(ZERO_PIECE);
+    if (buffer == NULL)
+        return bkv_error(BITKV_ERR_NO_MEMORY, "no memory to copy %s", from->name);
+    int rc = rewrite_pieces(from, to, size, buffer);
+    bkv_mfree(buffer);
+    return rc;
 }
 
 int bkv_file_copy(const struct bkv_file *from, const struct bkv_file *to, uint64_t size,

@@ -18,6 +18,10 @@ typedef int (*bkv_copy_progress)(void *user, uint64_t bytes);
 int bkv_file_copy(const struct bkv_file *from, const struct bkv_file *to, uint64_t size,
                   bkv_copy_progress progress, void *user);
 
+/* The same through memory, whose pages `to` has to write: of `from`, the disk need not
+ * have what is read. Zeros are left out: they are a hole of `to`, which was empty. */
+int bkv_file_rewrite(const struct bkv_file *from, const struct bkv_file *to, uint64_t size);
+
 /* Gives `name` of `from` the same name in `to`. *linked = false, and no error,
  * if the two cannot share a file: other file systems, no hard links there, no
  * permission for them, too many already. */

@@ -27,6 +27,11 @@ void bkv_name_checkpoint(char name[BKV_NAME_SIZE], uint32_t partition)
     (void)snprintf(name, BKV_NAME_SIZE, "partition_%" PRIu32 "/keydir.ckp", partition);
 }
 
+void bkv_name_doubt(char name[BKV_NAME_SIZE], uint32_t partition)
+{
+    (void)snprintf(name, BKV_NAME_SIZE, "partition_%" PRIu32 "/sync_failed", partition);
+}
+
 void bkv_name_reserve(char name[BKV_NAME_SIZE], uint32_t partition)
 {
     (void)snprintf(name, BKV_NAME_SIZE, "partition_%" PRIu32 "/reserve.tmp", partition);
@@ -69,6 +74,8 @@ enum bkv_file_kind bkv_name_parse(const char *name, uint64_t *id)
         return BKV_FILE_HINT;
     if (strcmp(name, "keydir.ckp") == 0)
         return BKV_FILE_CHECKPOINT;
+    if (strcmp(name, "sync_failed") == 0)
+        return BKV_FILE_DOUBT;
     if (parse_numbered(name, "data_", ".db.tmp", id) ||
         parse_numbered(name, "hint_", ".ht.tmp", id) || strcmp(name, "keydir.ckp.tmp") == 0 ||
         strcmp(name, "reserve.tmp") == 0)

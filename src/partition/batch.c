@@ -41,6 +41,7 @@
 #include "partition/batch.h"
 
 #include "base/error.h"
+#include "base/schedule.h"
 #include "partition/state.h"
 
 #include <string.h>
@@ -290,8 +291,10 @@ static void take_back(struct bkv_group *groups, size_t count)
         if (groups[i].written)
             gone = erase_bytes(&groups[i]) && gone;
     }
-    for (size_t i = 0; i < count && !gone; i++)
+    for (size_t i = 0; i < count && !gone; i++) {
         atomic_store(&groups[i].partition->failed, BITKV_ERR_IO);
+        bkv_doubt_raise(groups[i].partition);
+    }
     bkv_error_context_set(context);
 }
 
@@ -361,6 +364,7 @@ static int prepare_all(struct bkv_group *groups, size_t count, bitkv_durability 
             return rc;
     }
     *at = 0;
+    BKV_SCHEDULE_POINT("batch.held");
     return close_batch(&groups[0]);
 }
 

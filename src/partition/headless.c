@@ -152,15 +152,6 @@ bool bkv_headless_is_lost(const struct bkv_recover *r, uint64_t id)
     return false;
 }
 
-static bool has_hint(const struct bkv_recover *r, uint64_t id)
-{
-    for (size_t i = 0; i < r->orphan_count; i++) {
-        if (r->orphan_hints[i] == id)
-            return true;
-    }
-    return false;
-}
-
 /* Is something missing in what the checkpoint covers? Replay has not looked there. */
 static bool covered_has_gap(const struct bkv_recover *r)
 {
@@ -183,7 +174,7 @@ int bkv_headless_lost(struct bkv_recover *r)
         struct bkv_lost *lost = &r->lost[i];
         char name[BKV_NAME_SIZE];
         bkv_name_data(name, p->index, lost->id);
-        if (!whole || has_hint(r, lost->id)) {
+        if (!whole || bkv_recover_has_hint(r, lost->id)) {
             int rc = bkv_recover_damage(r, name, 0, lost->size, "no record in it verifies");
             if (rc != BITKV_OK)
                 return rc;

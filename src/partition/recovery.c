@@ -130,6 +130,7 @@ static int on_entry(void *user, const char *name)
     if (kind == BKV_FILE_HINT)
         return add_hint(r, id);
     r->checkpoint_found |= kind == BKV_FILE_CHECKPOINT;
+    r->doubtful |= kind == BKV_FILE_DOUBT;
     if (kind != BKV_FILE_TEMPORARY)
         return BITKV_OK;
     char path[BKV_NAME_SIZE];
@@ -273,17 +274,19 @@ static int by_number(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
+bool bkv_recover_has_hint(const struct bkv_recover *r, uint64_t id)
+{
+    return r->orphan_count > 0 && bsearch(&id, r->orphan_hints, r->orphan_count,
+                                          sizeof *r->orphan_hints, by_number) != NULL;
+}
+
 /* Hints go to their segments; what is left over has none. */
 static int match_hints(struct bkv_recover *r)
 {
-    if (r->orphan_count == 0)
-        return BITKV_OK;
-    qsort(r->orphan_hints, r->orphan_count, sizeof *r->orphan_hints, by_number);
     size_t matched = 0;
     for (size_t i = 0; i < r->count; i++) {
         struct bkv_found *f = &r->found[i];
-        f->hint = bsearch(&f->id, r->orphan_hints, r->orphan_count, sizeof *r->orphan_hints,
-                          by_number) != NULL;
+        f->hint = bkv_recover_has_hint(r, f->id);
         matched += f->hint;
     }
     for (size_t i = 0; i < r->orphan_count && matched < r->orphan_count; i++) {
@@ -308,6 +311,10 @@ static int list_files(struct bkv_recover *r)
         return bkv_error(BITKV_ERR_CORRUPT, "%s/%s is missing", r->p->store->dir.path, directory);
     if (rc == BITKV_OK && !r->p->store->options.read_only)
         rc = bkv_file_open(&r->p->directory, &r->p->store->dir, directory, O_RDONLY | O_DIRECTORY);
+    if (r->orphan_count > 0)
+        qsort(r->orphan_hints, r->orphan_count, sizeof *r->orphan_hints, by_number);
+    if (rc == BITKV_OK && r->doubtful && !r->p->store->options.read_only)
+        rc = bkv_doubt_settle(r);
     for (size_t i = 0; i < r->count && rc == BITKV_OK; i++)
         rc = examine(r, &r->found[i]);
     if (rc == BITKV_OK)
@@ -388,6 +395,14 @@ static bool needs_mark(const struct bkv_recover *r, const struct bkv_found *f)
            r->last_sequence < UINT64_MAX - 1;
 }
 
+static int sync_repaired(struct bkv_recover *r, const struct bkv_file *file)
+{
+    int rc = bkv_file_sync(file);
+    if (rc != BITKV_OK)
+        bkv_doubt_raise(r->p); /* the opening fails, and the next one is told */
+    return rc;
+}
+
 static int place_mark(struct bkv_recover *r, struct bkv_found *f, const struct bkv_file *file)
 {
     uint64_t size = atomic_load(&f->segment->size);
@@ -405,7 +420,7 @@ static int place_mark(struct bkv_recover *r, struct bkv_found *f, const struct b
     if (rc == BITKV_ERR_NO_SPACE)
         return BITKV_OK; /* as any mark, it is left out where there is no room */
     if (rc == BITKV_OK)
-        rc = bkv_file_sync(file);
+        rc = sync_repaired(r, file);
     if (rc != BITKV_OK)
         return rc;
     f->segment->last_sequence = ++r->last_sequence;
@@ -436,7 +451,7 @@ static int trim_file(struct bkv_recover *r, struct bkv_found *f)
         rc = bkv_file_truncate(&file, size);
     /* What was cut must not come back behind what is appended next. */
     if (rc == BITKV_OK && r->cut)
-        rc = bkv_file_sync(&file);
+        rc = sync_repaired(r, &file);
     bkv_file_close(&file);
     if (rc == BITKV_OK)
         atomic_store(&f->segment->disk_bytes, size);

@@ -61,7 +61,8 @@ struct bkv_recover {
     struct bkv_found *found;
     size_t count, capacity;
     bool checkpoint_found;
-    bool adopted; /* the checkpoint is in */
+    bool doubtful; /* a sync had failed */
+    bool adopted;  /* the checkpoint is in */
     bool checkpoint_rejected;
     uint64_t *orphan_hints;
     size_t orphan_count, orphan_capacity;
@@ -121,6 +122,12 @@ void bkv_headless_outputs(struct bkv_recover *r);
 int bkv_headless_note_lost(struct bkv_recover *r, const struct bkv_found *f);
 bool bkv_headless_is_lost(const struct bkv_recover *r, uint64_t id);
 int bkv_headless_lost(struct bkv_recover *r);
+
+/* Is there a hint for the segment? Once the files are listed. */
+bool bkv_recover_has_hint(const struct bkv_recover *r, uint64_t id);
+
+/* doubt.c: a sync had failed; before any of the files is read. */
+int bkv_doubt_settle(struct bkv_recover *r);
 
 /* recovery_load.c */
 int bkv_recover_checkpoint(struct bkv_recover *r);

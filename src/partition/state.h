@@ -553,6 +553,15 @@ void bkv_thread_signals(sigset_t *blocked);
  * first `size` bytes takes its place. */
 int bkv_segment_own(struct bkv_partition *p, uint64_t id, uint64_t size);
 
+/* A copy, which was synced, takes the place of a segment's file. */
+int bkv_segment_renew(struct bkv_partition *p, uint64_t id);
+
+/* --- doubt.c ------------------------------------------------------------------------------------
+ */
+
+/* A sync has failed: the next opening is told. */
+void bkv_doubt_raise(struct bkv_partition *p);
+
 /* --- recovery.c ---------------------------------------------------------------------------- */
 
 /* Reads the log, changes no file; *r is for the second step, and NULL on failure. */

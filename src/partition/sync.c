@@ -211,6 +211,7 @@ static int fail(struct bkv_partition *p)
     int rc = bkv_error(BITKV_ERR_SYNC_FAILED, "%.300s; partition %u refuses writes until reopened",
                        bitkv_error_context(), p->index);
     bkv_log(p->store, BITKV_LOG_ERROR, "sync failed: %s", bitkv_error_context());
+    bkv_doubt_raise(p);
     return rc;
 }
 

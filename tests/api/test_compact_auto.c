@@ -33,6 +33,36 @@ static void dead_space_is_given_back_by_itself(void **state)
     }
 }
 
+/* What is older costs more to look through than a tombstone is worth: it stays unseen,
+ * or its key would be back once it is gone. */
+static void a_tombstone_that_is_not_worth_looking_for_stays(void **state)
+{
+    (void)state;
+    for_both_modes(mode)
+    {
+        bitkv_options o = one_partition(mode);
+        bitkv *db = open_with(&o);
+        put_all(db, 2000, 1, 100);
+        for (uint32_t version = 1; version <= 700; version++) {
+            put_version(db, 3000, version, 1000);
+            if (version == 100)
+                delete_all(db, 7, 8); /* a tombstone among dead records */
+        }
+        uint64_t until = now_ms() + 20000;
+        while (statistics_of(db).dead_bytes > 150000 && now_ms() < until)
+            sleep_ms(10);
+        assert_true(statistics_of(db).dead_bytes <= 150000);
+        ok(bitkv_close(db));
+        remove_files("keydir");
+        db = open_with(&o);
+        expect_absent(db, 7, 8);
+        expect_version(db, 6, 1, 100);
+        expect_version(db, 3000, 700, 1000);
+        ok(bitkv_close(db));
+        remove_tree(path);
+    }
+}
+
 static int note_active(void *user, const bitkv_segment_info *info)
 {
     if (info->phase == BITKV_SEGMENT_ACTIVE)
@@ -169,6 +199,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(dead_space_is_given_back_by_itself),
+        TEST(a_tombstone_that_is_not_worth_looking_for_stays),
         TEST(what_batches_kill_is_given_back_by_itself),
         TEST(nothing_happens_by_itself_where_it_is_not_wanted),
         TEST(hours_of_the_day_are_kept),

@@ -114,6 +114,36 @@ static void a_database_that_was_not_closed_is_taken_as_it_is(void **state)
     ok(bitkv_close(db));
 }
 
+/* What does not verify would be left behind, and the database that has the rest of it
+ * erased: it is for its owner to say that what is lost is lost. */
+static void a_damaged_database_is_left_alone(void **state)
+{
+    (void)state;
+    bitkv_options o = one_partition(BITKV_IO_AUTO);
+    o.auto_compact = false;
+    bitkv *db = open_with(&o);
+    static char value[1000];
+    for (uint32_t key = 0; key < KEYS; key++)
+        ok(bitkv_put(db, &key, sizeof key, value, sizeof value));
+    ok(bitkv_close(db));
+    char name[PATH_SIZE];
+    int fd = open(inside(name, path, "partition_0/data_1.db"), O_RDWR | O_CLOEXEC);
+    assert_true(fd >= 0);
+    assert_int_equal(pwrite(fd, "rot", 3, 2000), 3);
+    (void)close(fd);
+    assert_int_equal(unlink(inside(name, path, "partition_0/keydir.ckp")), 0);
+    assert_int_equal(unlink(inside(name, path, "partition_0/hint_1.ht")), 0);
+    fails(BITKV_ERR_CORRUPT, bitkv_repartition(path, 5, NULL));
+    assert_non_null(strstr(bitkv_error_context(), "data_1.db"));
+    assert_false(is_there(beside));
+    db = open_with(&o);
+    bitkv_statistics s = statistics_of(db);
+    assert_int_equal(s.partitions, 1);
+    assert_int_equal(s.keys, KEYS - 1);
+    assert_int_equal(s.recovery.damaged_regions, 1);
+    ok(bitkv_close(db));
+}
+
 static void options_and_permissions_carry_over(void **state)
 {
     (void)state;
@@ -321,6 +351,7 @@ int main(void)
         REPARTITION_TEST(contents_stay_the_same),
         REPARTITION_TEST(deadlines_stay),
         REPARTITION_TEST(a_database_that_was_not_closed_is_taken_as_it_is),
+        REPARTITION_TEST(a_damaged_database_is_left_alone),
         REPARTITION_TEST(options_and_permissions_carry_over),
         REPARTITION_TEST(a_database_in_use_is_left_alone),
         REPARTITION_TEST(what_is_in_the_way_is_left_alone),

@@ -320,6 +320,21 @@ static void make_batch(struct lab_image *image)
     }
 }
 
+/* A sync had failed: of the first file nobody need doubt, and the others are large. */
+static void make_doubtful(struct lab_image *image)
+{
+    struct lab_log log;
+    for (uint64_t id = 1; id <= 3; id++) {
+        lab_log_begin(&log, M, 0, id, id * 4 - 3);
+        put_range(&log, id * 4 - 3, id * 4, (unsigned)id * 4 - 4);
+        if (id > 1)
+            lab_log_bytes(&log, NULL, 80000);
+        lab_log_end(&log, image);
+    }
+    lab_add_hint(image, M, 0, 1);
+    (void)lab_image_add(image, "partition_0/sync_failed", "", 0);
+}
+
 /* Closed in order: a checkpoint that covers everything. */
 static void make_closed(struct lab_image *image)
 {
@@ -371,6 +386,7 @@ static const struct log_case cases[] = {
     {"lost", make_lost, "11111---------------", false},
     {"headless", make_headless, "111111111111--------", false},
     {"batch", make_batch, "111111--------------", false},
+    {"doubtful", make_doubtful, "111111111111--------", false},
     {"closed", make_closed, "1111111111----------", false},
 };
 #define CASES (sizeof cases / sizeof cases[0])

@@ -33,6 +33,7 @@ static const struct {
     {"partition_0/data_4.db.tmp", OTHER, 0, 0},
     {"partition_1/keydir.ckp.tmp", OTHER, 0, 0},
     {"partition_1/reserve.tmp", OTHER, 0, 0},
+    {"partition_1/sync_failed", OTHER, 0, 0},
     {"MANIFEST.tmp", OTHER, 0, 0},
     {"partition_7/data_1.db", OTHER, 7, 1},
 };

@@ -29,6 +29,10 @@ static void names_are_parsed_as_they_are_made(void **state)
     bkv_name_checkpoint(name, 7);
     assert_string_equal(name, "partition_7/keydir.ckp");
     assert_int_equal(bkv_name_parse("keydir.ckp", &id), BKV_FILE_CHECKPOINT);
+    bkv_name_doubt(name, 7);
+    assert_string_equal(name, "partition_7/sync_failed");
+    assert_int_equal(bkv_name_parse("sync_failed", &id), BKV_FILE_DOUBT);
+    assert_int_equal(bkv_name_parse("sync_failed.tmp", &id), BKV_FILE_OTHER);
     assert_int_equal(bkv_name_parse("keydir.ckp.tmp", &id), BKV_FILE_TEMPORARY);
     assert_int_equal(bkv_name_parse("hint_12.ht.tmp", &id), BKV_FILE_TEMPORARY);
     assert_int_equal(bkv_name_parse("data_12.db.tmp", &id), BKV_FILE_TEMPORARY);
