@@ -243,10 +243,10 @@ static void seal_hint(struct lab_file *hint)
     bkv_put32(hint->data + 116, bkv_crc32c(0, hint->data, 116));
 }
 
-enum odd { ODD_NONE, ODD_TOMBSTONE, ODD_FLAGS, ODDS };
+enum odd { ODD_NONE, ODD_TOMBSTONE, ODD_FLAGS, ODD_SIZE, ODDS };
 
 /* Keys a, b, c, of which b is deleted; the index has for `a` the place of that, or its
- * record has flags that there are none of. */
+ * record has flags that there are none of, or another size. */
 static void make_odd(enum odd odd, size_t value_size)
 {
     static struct lab_image image;
@@ -263,6 +263,8 @@ static void make_odd(enum odd odd, size_t value_size)
     lab_add_hint(&image, M, 0, 1);
     if (odd == ODD_FLAGS)
         lab_image_find(&image, "partition_0/data_1.db")->data[at + BKV_RECORD_FLAGS] ^= 0x80;
+    if (odd == ODD_SIZE)
+        lab_image_find(&image, "partition_0/data_1.db")->data[at + BKV_RECORD_VALUE_SIZE] ^= 0x40;
     if (odd == ODD_TOMBSTONE) {
         struct lab_file *hint = lab_image_find(&image, "partition_0/hint_1.ht");
         uint8_t *packed = hint->data + BKV_HINT_HEADER + 8;
