@@ -5,17 +5,18 @@
 #
 #   scripts/memcheck.sh BUILD [regular expression of ctest tests]
 #
-# The default is every test of a unit, of the interface, of damage, and of a bug.
-# Those of real time, which 30 times slower runs miss, have a reason below.
+# The default is every test of C code but those of crashes, which kill what they run, and
+# those that have a reason below.
 set -eu
 
 build=${1:?usage: scripts/memcheck.sh BUILD [EXPRESSION]}
-chosen=${2:-'^(unit|api|damage|regress)\.[^.]*$'}
+chosen=${2:-'^(unit|api|damage|regress|property|concurrent|fault)\.[^.]*$'}
 
 # fork: a child of a test ends by _exit() with what the parent had allocated
 # huge_values: gigabytes; every_bit: a minute without valgrind
+# soak: so much in so many seconds; loops: its rings; backup: a process for each call
 # limits: measures resident memory, of which valgrind takes some for itself
-left_out='^(api\.huge_values|api\.fork|api\.limits|damage\.every_bit)$'
+left_out='^(api\.(huge_values|fork|limits)|damage\.every_bit|property\.soak|fault\.(loops|backup))$'
 
 log=$(mktemp -d)
 trap 'rm -rf "$log"' EXIT

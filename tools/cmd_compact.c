@@ -24,14 +24,6 @@ static int take_progress(void *user, uint64_t done, uint64_t total)
     return interrupted();
 }
 
-static uint64_t bytes_on_disk(bitkv *db)
-{
-    bitkv_statistics statistics;
-    bitkv_statistics_init(&statistics);
-    return bitkv_stats(db, BITKV_ALL_PARTITIONS, &statistics) == BITKV_OK ? statistics.disk_bytes
-                                                                          : 0;
-}
-
 /* What was done until an interruption or an error stays done, so it is told, too: as what it is,
  * and beside the error, since standard output is for results. */
 static int summarize(const struct compact *c)
@@ -68,12 +60,12 @@ int command_compact(const struct settings *settings)
 {
     struct compact compact = {.settings = settings};
     bitkv *db = NULL;
+    compact.bytes_before = database_disk_bytes(settings->directory); /* opening reserves space */
     int status = database_open(&db, settings);
     if (status != EXIT_STATUS_OK) {
         return status;
     }
     interrupt_catch();
-    compact.bytes_before = bytes_on_disk(db);
     uint64_t started_ns = progress_clock_ns();
     progress_begin(&compact.progress, "compacting", 0, !settings->quiet);
     int code =
@@ -85,8 +77,8 @@ int command_compact(const struct settings *settings)
         status = report_library(settings->command, settings->directory, code);
     }
     compact.stopped = code != BITKV_OK;
-    compact.bytes_after = bytes_on_disk(db);
     status = database_close(db, settings, status);
+    compact.bytes_after = database_disk_bytes(settings->directory);
     if (code == BITKV_ERR_INVALID) {
         return status; /* a partition that is not there: nothing was begun */
     }

@@ -177,18 +177,6 @@ int command_dump(const struct settings *settings)
     return status;
 }
 
-static int count_in(struct dump *dump, bitkv *db)
-{
-    if (dump->settings->prefix != NULL) {
-        interrupt_catch();
-        return scan(dump, db, BITKV_SCAN_KEYS, count_record);
-    }
-    bitkv_statistics statistics;
-    int status = statistics_of(db, dump->settings, &statistics);
-    dump->records = statistics.keys;
-    return status;
-}
-
 int command_count(const struct settings *settings)
 {
     struct dump dump = {.settings = settings};
@@ -198,7 +186,9 @@ int command_count(const struct settings *settings)
         status = database_open(&db, settings);
     }
     if (status == EXIT_STATUS_OK) {
-        status = database_close(db, settings, count_in(&dump, db));
+        interrupt_catch();
+        status = scan(&dump, db, BITKV_SCAN_KEYS, count_record); /* the KeyDir has expired ones */
+        status = database_close(db, settings, status);
     }
     free(dump.prefix);
     if (status != EXIT_STATUS_OK || interrupted()) {

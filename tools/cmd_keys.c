@@ -3,7 +3,8 @@
  * bitkv get, exists and del: one key or many.
  *
  * With one key the result stands alone: the bare value, "yes" or "no". With several, each line says
- * which key it is of. All keys are tried, whatever becomes of the others.
+ * which key it is of. All keys are tried, whatever becomes of the others, unless the database takes
+ * no more deletions.
  */
 #include "command.h"
 #include "database.h"
@@ -27,6 +28,7 @@ struct run {
     bool several;
     size_t result_count;
     int status;
+    bool stopped; /* the database takes no more: nor will it take the next key */
 };
 
 /* A failure outweighs an absent key, and the first failure counts. */
@@ -179,6 +181,10 @@ static void del_batch(struct run *run, const struct key *keys, size_t count)
         int code = bitkv_del(run->db, keys[i].data, keys[i].size);
         if (code != BITKV_OK && code != BITKV_NOT_FOUND) {
             note_failure(run, &keys[i], code);
+            run->stopped = code != BITKV_ERR_INVALID;
+            if (run->stopped) {
+                return;
+            }
             continue;
         }
         if (code == BITKV_NOT_FOUND) {
@@ -195,7 +201,7 @@ typedef void (*batch_handler)(struct run *run, const struct key *keys, size_t co
 static void run_batches(struct run *run, struct key_source *source, batch_handler handle)
 {
     bool more = true;
-    while (more && !output_failed(&run->output)) {
+    while (more && !run->stopped && !output_failed(&run->output)) {
         struct key keys[BATCH_KEYS];
         size_t count = 0;
         while (more && count < BATCH_KEYS) {

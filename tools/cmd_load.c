@@ -54,11 +54,14 @@ static int put_record(struct load *load, const struct loader *loader, const char
             bitkv_put(load->db, loader->key, loader->key_size, loader->value, loader->value_size);
     } else {
         uint64_t now_ms = clock_ms();
-        if (loader->deadline_ms <= now_ms) {
-            load->expired++;
+        bool expired = loader->deadline_ms <= now_ms;
+        load->expired += expired;
+        /* It would have replaced an older value, and is gone itself. */
+        code = expired ? bitkv_del(load->db, loader->key, loader->key_size)
+                       : put_until(load, loader, now_ms);
+        if (expired && (code == BITKV_OK || code == BITKV_NOT_FOUND)) {
             return EXIT_STATUS_OK;
         }
-        code = put_until(load, loader, now_ms);
     }
     if (code == BITKV_OK) {
         load->records++;

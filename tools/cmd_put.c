@@ -78,6 +78,18 @@ static int print_json(const struct settings *settings, const char *key, size_t k
     return status;
 }
 
+static int put(bitkv *db, const struct settings *settings, const char *key, size_t key_size,
+               const struct value *value)
+{
+    if (settings->ttl_ms == 0) {
+        return bitkv_put(db, key, key_size, value->data, value->size);
+    }
+    bitkv_put_options options;
+    bitkv_put_options_init(&options);
+    options.ttl_ms = settings->ttl_ms;
+    return bitkv_put_if(db, key, key_size, value->data, value->size, &options, NULL);
+}
+
 int command_put(const struct settings *settings)
 {
     char *key = settings->arguments[0];
@@ -97,7 +109,7 @@ int command_put(const struct settings *settings)
         status = database_open(&db, settings);
     }
     if (status == EXIT_STATUS_OK) {
-        int code = bitkv_put(db, key, key_size, value.data, value.size);
+        int code = put(db, settings, key, key_size, &value);
         if (code != BITKV_OK) {
             status = report_library(settings->command, settings->directory, code);
         }

@@ -50,7 +50,14 @@ static enum loader_result tsv_next(struct loader *loader)
     size_t value_size = size - key_size - 1;
     const char *second = memchr(value, '\t', value_size);
     if (second != NULL) {
-        if (!take_deadline(loader, second + 1, (size_t)(value + value_size - second) - 1)) {
+        size_t rest = (size_t)(value + value_size - second) - 1;
+        if (!take_deadline(loader, second + 1, rest)) {
+            const size_t name_size = sizeof LOADER_DEADLINE_COLUMN - 1;
+            if (rest >= name_size && memcmp(second + 1, LOADER_DEADLINE_COLUMN, name_size) == 0) {
+                return loader_bad(loader, loader->line,
+                                  "column %zu: expires= takes milliseconds since 1970",
+                                  (size_t)(second - line) + 2);
+            }
             return loader_bad(loader, loader->line,
                               "column %zu: a second tab; write a tab in a value as \\t",
                               (size_t)(second - line) + 1);

@@ -16,7 +16,8 @@ static const struct command commands[] = {
         .description = "The value is VALUE, or comes from --file, or from standard input if there\n"
                        "is neither or VALUE is '-'. The coding options are for KEY and VALUE;\n"
                        "bytes of a file or of standard input are stored as they are.",
-        .options = OPTION_BIT(OPTION_FILE) | OPTIONS_CODING | OPTIONS_WRITER,
+        .options =
+            OPTION_BIT(OPTION_FILE) | OPTION_BIT(OPTION_TTL) | OPTIONS_CODING | OPTIONS_WRITER,
         .arguments_min = 1,
         .arguments_max = 2,
         .writes = true,
@@ -79,7 +80,7 @@ static const struct command commands[] = {
             "          strings are stored as JSON; key_base64 and value_base64 hold bytes\n"
             "  deb822  stanzas of 'Field: value' lines; the value is the whole stanza\n"
             "What a dump says of deadlines is restored; records whose deadline has passed\n"
-            "are left out, and counted.\n"
+            "are left out, and counted; an older value of their key goes.\n"
             "Without FILE, or with '-', from standard input. Of records with the same key\n"
             "the last one stays. A malformed record stops the load with exit status 3; what\n"
             "was loaded before it stays loaded.",

@@ -52,6 +52,9 @@ static const struct option_description descriptions[OPTION_COUNT] = {
     [OPTION_SEGMENTS] = {"segments", 0, NULL, "a line for each data file"},
     [OPTION_VERIFY] = {"verify", 0, NULL, "read what is linked, too, and verify every record"},
     [OPTION_NO_LINKS] = {"no-links", 0, NULL, "copy every file, share none with the database"},
+    [OPTION_TTL] = {"ttl", 0, "TIME",
+                    "the value expires after TIME, such as 500ms, 30s,\n"
+                    "15m, 12h or 7d"},
     [OPTION_SYNC] = {"sync", 'S', NULL, "every write waits until it is on the disk"},
     [OPTION_CREATE] = {"create", 'c', NULL, "create the database if there is none"},
     [OPTION_NO_CREATE] = {"no-create", 'C', NULL, "fail if there is no database"},
@@ -141,6 +144,28 @@ static bool parse_size(const char *text, uint64_t *size)
     }
     *size = (uint64_t)number << shift;
     return true;
+}
+
+/* "500ms", "30s", "15m", "12h", "7d". */
+static bool parse_duration_ms(const char *text, uint64_t *ms)
+{
+    static const struct {
+        const char *name;
+        uint64_t ms;
+    } units[] = {{"ms", 1}, {"s", 1000}, {"m", 60000}, {"h", 3600000}, {"d", 86400000}};
+    char *end = NULL;
+    errno = 0;
+    unsigned long long number = strtoull(text, &end, 10);
+    if (errno != 0 || text[0] < '0' || text[0] > '9' || number == 0) {
+        return false;
+    }
+    for (size_t i = 0; i < sizeof units / sizeof units[0]; i++) {
+        if (strcmp(end, units[i].name) == 0) {
+            *ms = (uint64_t)number * units[i].ms;
+            return number <= BITKV_TTL_MAX / units[i].ms;
+        }
+    }
+    return false;
 }
 
 static int bad_argument(const struct settings *s, int id, const char *argument, const char *wanted)
@@ -262,6 +287,11 @@ static int apply(struct settings *s, int id, const char *argument)
         break;
     case OPTION_NO_LINKS:
         s->no_links = true;
+        break;
+    case OPTION_TTL:
+        if (!parse_duration_ms(argument, &s->ttl_ms)) {
+            return bad_argument(s, id, argument, "a time such as 500ms, 30s, 15m, 12h or 7d");
+        }
         break;
     case OPTION_SYNC:
         s->sync = true;

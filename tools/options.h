@@ -38,6 +38,7 @@ enum option_id {
     OPTION_SEGMENTS,
     OPTION_VERIFY,
     OPTION_NO_LINKS,
+    OPTION_TTL,
     OPTION_SYNC,
     OPTION_CREATE,
     OPTION_NO_CREATE,
@@ -97,6 +98,7 @@ struct settings {
     bool verify;
     bool no_links;
 
+    uint64_t ttl_ms; /* 0: none */
     bool sync;
     bool create;
     uint32_t partitions;

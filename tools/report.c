@@ -55,6 +55,14 @@ void report_hint(const char *format, ...)
     va_end(arguments);
 }
 
+void report_warning(const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    print("warning", format, arguments);
+    va_end(arguments);
+}
+
 /* Whom to stop, and what can be done meanwhile. */
 static void hint_at_writer(const struct command *command, const char *directory)
 {
@@ -93,9 +101,10 @@ static const char *hint_of(const struct command *command, int code, const char *
     case BITKV_ERR_PARTITION_COUNT:
         return "leave --partitions out: the number is fixed when a database is made";
     case BITKV_ERR_CORRUPT:
-        return strcmp(command->name, "check") == 0
-                   ? NULL
-                   : "`bitkv check` tells what is damaged and where";
+        return strcmp(command->name, "check") == 0 ? NULL
+                                                   : "`bitkv check` tells what is damaged and "
+                                                     "where; restore a backup, or dump what "
+                                                     "can be read and load it into a new database";
     case BITKV_ERR_BEHIND:
         return "compaction has taken the next changes away: begin anew with another --from FILE, "
                "and see feed_retention_bytes in bitkv(3)";
@@ -108,6 +117,9 @@ static const char *hint_of(const struct command *command, int code, const char *
     case BITKV_ERR_TOO_MANY_FILES:
         return "raise the limit of open files (ulimit -n)";
     case BITKV_ERR_PERMISSION:
+        if (strstr(context, "Read-only file system") != NULL) {
+            return "the file system is mounted read-only";
+        }
         return "the directory and its files belong to the user who made the database";
     default:
         return NULL;

@@ -23,6 +23,9 @@ __attribute__((format(printf, 2, 3))) int report_error(const struct command *com
 /* What to do about the error just reported: "bitkv: hint: MESSAGE". */
 __attribute__((format(printf, 1, 2))) void report_hint(const char *format, ...);
 
+/* What went wrong and does not matter to the result: "bitkv: warning: MESSAGE". */
+__attribute__((format(printf, 1, 2))) void report_warning(const char *format, ...);
+
 /*
  * "bitkv: put: SUBJECT: message of the code (context)", and a hint if there is one.
  * To be called before anything else of the library can fail in this thread.

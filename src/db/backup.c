@@ -104,7 +104,7 @@ static int judge_target(struct backup *b)
         return BITKV_OK;
     }
     if (rc == BITKV_OK)
-        rc = bkv_marker_read(&b->earlier, BKV_MARKER_BACKUP, &marked, id);
+        rc = bkv_marker_read(&b->earlier, BKV_MARKER_BACKUP, &marked, id, NULL);
     if (rc == BITKV_OK &&
         (!marked || memcmp(id, b->db->store.manifest.database_id, sizeof id) != 0))
         rc = refuse_target(&b->earlier, marked);
@@ -148,7 +148,7 @@ static int empty_partial(struct backup *b)
         rc = bkv_dir_empty(&b->to, &empty);
     if (rc != BITKV_OK || empty)
         return rc;
-    rc = bkv_marker_read(&b->to, BKV_MARKER_BACKUP, &marked, id);
+    rc = bkv_marker_read(&b->to, BKV_MARKER_BACKUP, &marked, id, NULL);
     if (rc == BITKV_OK &&
         (!marked || memcmp(id, b->db->store.manifest.database_id, sizeof id) != 0))
         rc = bkv_error(BITKV_ERR_EXISTS,
@@ -185,7 +185,7 @@ static int begin_partial(struct backup *b)
         bkv_dir_leave(&b->to);
         return rc;
     }
-    return bkv_marker_write(&b->to, BKV_MARKER_BACKUP, b->db->store.manifest.database_id);
+    return bkv_marker_write(&b->to, BKV_MARKER_BACKUP, b->db->store.manifest.database_id, NULL);
 }
 
 /* Best effort: the next backup does what is left to do. */
@@ -267,10 +267,20 @@ static int begin_anew(struct backup *b, unsigned attempt)
     bkv_sleep_us(attempt * 1000);
     int rc = empty_partial(b);
     if (rc == BITKV_OK)
-        rc = bkv_marker_write(&b->to, BKV_MARKER_BACKUP, b->db->store.manifest.database_id);
+        rc = bkv_marker_write(&b->to, BKV_MARKER_BACKUP, b->db->store.manifest.database_id, NULL);
     b->job.report = (bitkv_backup_report){0};
     b->job.total = b->job.done; /* goes on from there */
     return rc == BITKV_OK ? bkv_store_refresh(&b->db->store) : rc;
+}
+
+/* All is there: the marker says what that is. */
+static int seal(struct backup *b)
+{
+    struct bkv_contents contents;
+    int rc = bkv_contents_sum(&b->to, b->db->partition_count, &contents);
+    return rc == BITKV_OK ? bkv_marker_write(&b->to, BKV_MARKER_BACKUP,
+                                             b->db->store.manifest.database_id, &contents)
+                          : rc;
 }
 
 static int fill(struct backup *b)
@@ -281,6 +291,8 @@ static int fill(struct backup *b)
         if (rc == BITKV_OK)
             rc = fill_once(b);
     }
+    if (rc == BITKV_OK)
+        rc = seal(b);
     return rc == BKV_READ_AGAIN ? BITKV_ERR_IO : rc;
 }
 

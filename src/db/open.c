@@ -348,6 +348,26 @@ static int guard_sigbus(struct bitkv *db)
     return rc;
 }
 
+/* A copy of a backup may have left out files, or parts of them, that nothing misses
+ * among those that it has. */
+static int check_backup(struct bkv_store *store)
+{
+    bool known;
+    struct bkv_contents had;
+    struct bkv_contents has;
+    int rc = bkv_contents_compare(&store->dir, store->manifest.partitions, &known, &had, &has);
+    if (rc != BITKV_OK || !known || bkv_contents_same(&had, &has))
+        return rc;
+    rc = bkv_error(BITKV_ERR_CORRUPT,
+                   "the backup %s was made with %" PRIu64 " data files of %" PRIu64
+                   " bytes, and has %" PRIu64 " of %" PRIu64 "; copy it again",
+                   store->dir.path, had.files, had.bytes, has.files, has.bytes);
+    if (store->options.strict_recovery)
+        return rc;
+    bkv_log(store, BITKV_LOG_WARNING, "%s", bitkv_error_context());
+    return BITKV_OK;
+}
+
 /* A backup that is written to is a database of its own from here on: no later
  * backup may take its place (log/marker.h). */
 static int leave_backup(struct bkv_dir *dir)
@@ -379,6 +399,8 @@ static int open_in(struct bitkv *db)
 {
     struct bkv_store *store = &db->store;
     int rc = read_or_create(&store->dir, &store->options, &store->manifest);
+    if (rc == BITKV_OK)
+        rc = check_backup(store);
     if (rc == BITKV_OK && !store->options.read_only)
         rc = leave_backup(&store->dir);
     if (rc == BITKV_OK && !store->options.read_only)

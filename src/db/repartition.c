@@ -132,7 +132,7 @@ static bool same_id(const uint8_t a[16], const uint8_t b[16])
 static int is_unfinished(const struct work *w, struct bkv_dir *dir, bool *yes)
 {
     uint8_t id[16];
-    int rc = bkv_marker_read(dir, BKV_MARKER_REPARTITION, yes, id);
+    int rc = bkv_marker_read(dir, BKV_MARKER_REPARTITION, yes, id, NULL);
     *yes = rc == BITKV_OK && *yes && same_id(id, w->old->store.manifest.database_id);
     return rc;
 }
@@ -142,7 +142,7 @@ static int is_replaced(const struct work *w, struct bkv_dir *dir, bool *yes)
 {
     uint8_t id[16];
     struct bkv_manifest manifest;
-    int rc = bkv_marker_read(&w->old->store.dir, BKV_MARKER_REPARTITION, yes, id);
+    int rc = bkv_marker_read(&w->old->store.dir, BKV_MARKER_REPARTITION, yes, id, NULL);
     if (rc != BITKV_OK || !*yes)
         return rc;
     rc = bkv_manifest_read(dir, &manifest);
@@ -287,7 +287,8 @@ static int mark_new(struct work *w, mode_t mode)
     if (rc == BITKV_OK)
         rc = bkv_site_enter(&w->site, BESIDE, &dir);
     if (rc == BITKV_OK)
-        rc = bkv_marker_write(&dir, BKV_MARKER_REPARTITION, w->old->store.manifest.database_id);
+        rc = bkv_marker_write(&dir, BKV_MARKER_REPARTITION, w->old->store.manifest.database_id,
+                              NULL);
     bkv_dir_leave(&dir);
     return rc == BITKV_NOT_FOUND ? BITKV_ERR_IO : rc;
 }

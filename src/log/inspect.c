@@ -15,14 +15,18 @@
 #include "base/memory.h"
 #include "io/io.h"
 #include "log/checkpoint.h"
+#include "log/contents.h"
 #include "log/filename.h"
 #include "log/hint.h"
+#include "log/location.h"
 #include "log/manifest.h"
+#include "log/marker.h"
 #include "log/scan.h"
 #include "log/segment.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -36,6 +40,8 @@ struct damage {
 struct data_file {
     uint64_t id, size;
     uint64_t first_sequence; /* of its records; 0: none */
+    uint64_t begin, end;     /* of the log, this is; 0, 0: not known */
+    bool damaged;            /* some of it */
     uint64_t durable;        /* marks or a hint prove that it was durable up to here */
 };
 
@@ -95,9 +101,18 @@ static int keep_damage(struct inspection *in, size_t file, uint64_t offset, uint
 {
     if (!bkv_grow(&in->damage, in->damage_count, 1, sizeof *in->damage, &in->damage_capacity))
         return no_memory();
+    in->files[file].damaged = true;
     in->damage[in->damage_count++] = (struct damage){.file = file, .offset = offset, .size = size};
     return BITKV_OK;
 }
+
+struct walk {
+    struct inspection *in;
+    struct data_file *file;
+    const char *name;
+    struct bkv_hint_reader *hint; /* NULL: none, or no longer worth comparing */
+    uint64_t reported;            /* progress */
+};
 
 static bool has_hint(const struct inspection *in, uint64_t id)
 {
@@ -108,15 +123,18 @@ static bool has_hint(const struct inspection *in, uint64_t id)
     return false;
 }
 
-/* The next entry of the hint has to be this record's. */
-static int compare_hint(struct inspection *in, struct bkv_hint_reader *hint,
+/* The next entry of the hint has to be this record's, those of damaged ones aside. */
+static int compare_hint(struct inspection *in, const struct walk *walk,
                         const struct bkv_scan_item *item, bool *same)
 {
     struct bkv_entry entry;
     size_t count;
-    int rc = bkv_hint_take(hint, &entry, 1, &count);
-    if (rc != BITKV_OK)
-        return rc;
+    do {
+        int rc = bkv_hint_take(walk->hint, &entry, 1, &count);
+        if (rc != BITKV_OK)
+            return rc;
+    } while (count == 1 && walk->file->damaged &&
+             bkv_location_offset(bkv_entry_location(&entry)) < item->offset);
     struct bkv_hash hash = bkv_hash(&in->manifest.hash_key, item->key, item->record.key_size);
     struct bkv_entry expected =
         bkv_entry(&hash, (enum bkv_record_type)item->record.type, item->offset, item->size);
@@ -135,14 +153,6 @@ static void count_record(struct inspection *in, const struct bkv_scan_item *item
         result->marks++;
 }
 
-struct walk {
-    struct inspection *in;
-    struct data_file *file;
-    const char *name;
-    struct bkv_hint_reader *hint; /* NULL: none, or no longer worth comparing */
-    uint64_t reported;            /* progress */
-};
-
 static void take_mark(struct inspection *in, const struct bkv_scan_item *item)
 {
     uint64_t id = bkv_get64(item->value);
@@ -159,6 +169,9 @@ static int walk_record(struct walk *walk, const struct bkv_scan_item *item)
     count_record(in, item);
     if (walk->file->first_sequence == 0)
         walk->file->first_sequence = item->record.sequence;
+    if (walk->file->begin == 0)
+        walk->file->begin = item->record.sequence;
+    walk->file->end = bkv_max64(walk->file->end, item->record.sequence);
     if (item->record.type == BKV_RECORD_MARK) {
         take_mark(in, item);
         return BITKV_OK;
@@ -166,7 +179,7 @@ static int walk_record(struct walk *walk, const struct bkv_scan_item *item)
     if (walk->hint == NULL || bkv_record_is_keyless(&item->record))
         return BITKV_OK;
     bool same = false;
-    int rc = compare_hint(in, walk->hint, item, &same);
+    int rc = compare_hint(in, walk, item, &same);
     if (rc == BITKV_OK && !same) {
         report(in, BKV_INSPECT_ERROR, walk->name, item->offset, item->size,
                "the segment's hint has another entry for this record");
@@ -269,8 +282,11 @@ static int inspect_data(struct inspection *in, struct data_file *file)
                    "belongs to another database, partition or id");
         else if (state == BKV_SEGMENT_DAMAGED)
             report(in, BKV_INSPECT_ERROR, name, 0, BKV_SEGMENT_HEADER, "damaged segment header");
-        if (state == BKV_SEGMENT_VALID && header.kind == BKV_SEGMENT_COMPACTED)
+        if (state == BKV_SEGMENT_VALID && header.kind == BKV_SEGMENT_COMPACTED) {
             file->durable = file->size; /* it takes its place only then */
+            file->begin = header.base_sequence;
+            file->end = header.last_sequence;
+        }
         if (state == BKV_SEGMENT_VALID || state == BKV_SEGMENT_DAMAGED)
             rc = walk_file(in, file, name, &handle);
     }
@@ -310,6 +326,43 @@ static void report_damage(struct inspection *in)
     }
 }
 
+/* --- order ---------------------------------------------------------------------------------- */
+
+static int by_begin(const void *a, const void *b)
+{
+    const struct data_file *x = a;
+    const struct data_file *y = b;
+    if (x->begin != y->begin)
+        return x->begin < y->begin ? -1 : 1;
+    return x->end > y->end ? -1 : x->end < y->end;
+}
+
+/* Sequence numbers count from 1 without gaps, those that compaction has left out among
+ * them. Where something is damaged it is told already that some are missing. */
+static void report_gaps(struct inspection *in)
+{
+    uint64_t last = 0;
+    bool told = false;
+    if (in->count > 0)
+        qsort(in->files, in->count, sizeof *in->files, by_begin);
+    for (size_t i = 0; i < in->count; i++) {
+        const struct data_file *file = &in->files[i];
+        told = told || file->damaged;
+        if (file->begin == 0)
+            continue;
+        if (file->begin > last + 1 && !told) {
+            char name[BKV_NAME_SIZE];
+            bkv_name_data(name, in->partition, file->id);
+            report(in, file->durable > 0 ? BKV_INSPECT_ERROR : BKV_INSPECT_WARNING, name, 0, 0,
+                   file->durable > 0
+                       ? "records that were before this file are missing: is a data file gone?"
+                       : "unsynced, and what was before it is missing: the next opening cuts it");
+        }
+        last = bkv_max64(last, file->end);
+        told = file->damaged;
+    }
+}
+
 /* --- checkpoints ------------------------------------------------------------------------------ */
 
 static const struct data_file *find_file(const struct inspection *in, uint64_t id)
@@ -333,6 +386,14 @@ static int read_groups(struct bkv_checkpoint_reader *reader)
     return bkv_checkpoint_groups_verify(reader);
 }
 
+static void report_missing(struct inspection *in, const char *checkpoint, uint64_t id)
+{
+    char text[128];
+    (void)snprintf(text, sizeof text,
+                   "knows data_%" PRIu64 ".db, which is missing, or a part of it", id);
+    report(in, BKV_INSPECT_ERROR, checkpoint, 0, 0, text);
+}
+
 static int inspect_checkpoint(struct inspection *in)
 {
     char name[BKV_NAME_SIZE];
@@ -345,8 +406,7 @@ static int inspect_checkpoint(struct inspection *in)
         for (uint32_t i = 0; rc == BITKV_OK && i < reader.info.segments; i++) {
             const struct data_file *file = find_file(in, reader.table[i].id);
             if (file == NULL || file->size < reader.table[i].size)
-                report(in, BKV_INSPECT_ERROR, name, 0, 0,
-                       "knows a data file, or a part of one, that is missing");
+                report_missing(in, name, reader.table[i].id);
         }
         in->result->bytes += reader.file_size;
         bkv_checkpoint_close(&reader);
@@ -417,6 +477,8 @@ static int inspect_partition(struct inspection *in, uint32_t partition)
         rc = inspect_checkpoint(in);
     if (rc == BITKV_OK)
         report_damage(in);
+    if (rc == BITKV_OK)
+        report_gaps(in);
     return rc;
 }
 
@@ -489,6 +551,22 @@ static int add_up(struct inspection *in)
     return rc;
 }
 
+static int inspect_backup(struct inspection *in)
+{
+    bool known;
+    struct bkv_contents had;
+    struct bkv_contents has;
+    int rc = bkv_contents_compare(&in->dir, in->manifest.partitions, &known, &had, &has);
+    if (rc == BITKV_OK && known && !bkv_contents_same(&had, &has)) {
+        (void)bkv_error(BITKV_ERR_CORRUPT,
+                        "it was made with %" PRIu64 " data files of %" PRIu64
+                        " bytes, and has %" PRIu64 " of %" PRIu64,
+                        had.files, had.bytes, has.files, has.bytes);
+        report_context(in, BKV_BACKUP_NAME);
+    }
+    return rc;
+}
+
 int bkv_inspect(const char *directory, const struct bkv_inspect_options *options)
 {
     struct bkv_inspect_result unused = {0};
@@ -505,6 +583,8 @@ int bkv_inspect(const char *directory, const struct bkv_inspect_options *options
         rc = add_up(&in);
     for (uint32_t i = 0; i < in.manifest.partitions && rc == BITKV_OK; i++)
         rc = inspect_partition(&in, i);
+    if (rc == BITKV_OK)
+        rc = inspect_backup(&in);
     if (rc == BITKV_OK && in.errors > 0)
         rc = bkv_error(BITKV_ERR_CORRUPT, "%s: %llu errors", directory,
                        (unsigned long long)in.errors);

@@ -16,6 +16,9 @@ enum {
     AT_KIND = 12,
     AT_DATABASE_ID = 16,
     AT_CREATED = 32,
+    AT_FILES = 40,
+    AT_BYTES = 48,
+    AT_DIGEST = 56,
     AT_CRC = 60,
 };
 
@@ -24,7 +27,8 @@ const char *bkv_marker_name(enum bkv_marker kind)
     return kind == BKV_MARKER_BACKUP ? BKV_BACKUP_NAME : BKV_REPARTITION_NAME;
 }
 
-int bkv_marker_write(struct bkv_dir *dir, enum bkv_marker kind, const uint8_t database_id[16])
+int bkv_marker_write(struct bkv_dir *dir, enum bkv_marker kind, const uint8_t database_id[16],
+                     const struct bkv_contents *contents)
 {
     uint8_t bytes[BKV_MARKER_SIZE] = {0};
     memcpy(bytes + AT_MAGIC, BKV_MARKER_MAGIC, 8);
@@ -32,6 +36,11 @@ int bkv_marker_write(struct bkv_dir *dir, enum bkv_marker kind, const uint8_t da
     bkv_put32(bytes + AT_KIND, (uint32_t)kind);
     memcpy(bytes + AT_DATABASE_ID, database_id, 16);
     bkv_put64(bytes + AT_CREATED, bkv_wall_ms());
+    if (contents != NULL) {
+        bkv_put64(bytes + AT_FILES, contents->files);
+        bkv_put64(bytes + AT_BYTES, contents->bytes);
+        bkv_put32(bytes + AT_DIGEST, contents->digest);
+    }
     bkv_put32(bytes + AT_CRC, bkv_crc32c(0, bytes, AT_CRC));
     return bkv_file_replace(dir, NULL, bkv_marker_name(kind), bytes, sizeof bytes);
 }
@@ -43,7 +52,8 @@ static bool sound(const uint8_t *bytes, size_t size, enum bkv_marker kind)
            bkv_get32(bytes + AT_KIND) == (uint32_t)kind;
 }
 
-int bkv_marker_read(struct bkv_dir *dir, enum bkv_marker kind, bool *found, uint8_t database_id[16])
+int bkv_marker_read(struct bkv_dir *dir, enum bkv_marker kind, bool *found, uint8_t database_id[16],
+                    struct bkv_contents *contents)
 {
     *found = false;
     struct bkv_file file;
@@ -57,6 +67,10 @@ int bkv_marker_read(struct bkv_dir *dir, enum bkv_marker kind, bool *found, uint
     *found = rc == BITKV_OK && sound(bytes, size, kind);
     if (*found)
         memcpy(database_id, bytes + AT_DATABASE_ID, 16);
+    if (*found && contents != NULL)
+        *contents = (struct bkv_contents){.files = bkv_get64(bytes + AT_FILES),
+                                          .bytes = bkv_get64(bytes + AT_BYTES),
+                                          .digest = bkv_get32(bytes + AT_DIGEST)};
     return rc;
 }
 

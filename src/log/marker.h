@@ -13,13 +13,15 @@
  * 12  u32  kind
  * 16  16   database id
  * 32  u64  milliseconds since 1970 (for people)
- * 40  20   zero
+ * 40  u64  BACKUP, finished: data files that it has, else 0
+ * 48  u64  their bytes
+ * 56  u32  their digest (log/contents.h)
  * 60  u32  CRC-32C of bytes 0-59
  */
 #ifndef BKV_LOG_MARKER_H
 #define BKV_LOG_MARKER_H
 
-#include "io/file.h"
+#include "log/contents.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -36,12 +38,13 @@ enum bkv_marker {
 };
 
 const char *bkv_marker_name(enum bkv_marker kind);
-/* Durable when it returns. */
-int bkv_marker_write(struct bkv_dir *dir, enum bkv_marker kind, const uint8_t database_id[16]);
-/* *found: there is one that verifies; then `database_id` is what it says. Only
- * a system error is a failure. */
-int bkv_marker_read(struct bkv_dir *dir, enum bkv_marker kind, bool *found,
-                    uint8_t database_id[16]);
+/* Durable when it returns. `contents`: of a finished backup, else NULL. */
+int bkv_marker_write(struct bkv_dir *dir, enum bkv_marker kind, const uint8_t database_id[16],
+                     const struct bkv_contents *contents);
+/* *found: there is one that verifies; then `database_id`, and `contents` unless it is
+ * NULL, are what it says. Only a system error is a failure. */
+int bkv_marker_read(struct bkv_dir *dir, enum bkv_marker kind, bool *found, uint8_t database_id[16],
+                    struct bkv_contents *contents);
 /* Absent is fine. Not synced. */
 int bkv_marker_remove(struct bkv_dir *dir, enum bkv_marker kind);
 

@@ -64,7 +64,7 @@ static int find_base_sequence(struct bkv_recover *r, struct bkv_found *f,
 static int first_page_is_zero(const struct bkv_file *file, bool *zero)
 {
     uint8_t bytes[PAGE] = {0};
-    size_t got;
+    size_t got = 0;
     int rc = bkv_file_read(file, bytes, sizeof bytes, 0, &got);
     *zero = rc == BITKV_OK;
     for (size_t i = 0; i < got && *zero; i++)

@@ -44,6 +44,7 @@ enum action {
     BACKUP,
     REOPEN,
     REPARTITION,
+    FAIL_SYNC,
     ACTIONS,
 };
 
@@ -185,6 +186,16 @@ static const struct workload workloads[] = {
      .sizes = MEDIUM,
      .durabilities = ANY,
      .other_mode_reopens = true},
+    {.name = "failing syncs",
+     .weights = {[PUT] = 55,
+                 [DELETE] = 15,
+                 [BATCH] = 10,
+                 [SYNC] = 3,
+                 [COMPACT] = 5,
+                 [REOPEN] = 3,
+                 [FAIL_SYNC] = 9},
+     .sizes = MIXED,
+     .durabilities = ANY},
     {.name = "interval",
      .weights = {[PUT] = 70, [BATCH] = 15, [PAUSE] = 15},
      .sizes = MIXED,
@@ -590,6 +601,64 @@ static bitkv *reopen(bitkv *db)
     return open_live();
 }
 
+static unsigned version_of(bitkv *db, unsigned key)
+{
+    void *value;
+    size_t size;
+    int rc = bitkv_get(db, &key, sizeof key, &value, &size);
+    must(rc, "get");
+    unsigned version = rc == BITKV_OK ? history_version(key, value, size) : 0;
+    if (rc == BITKV_OK)
+        bitkv_free(value);
+    return version;
+}
+
+/* False if it waited for the sync that failed, and may be there after a cut or not; or
+ * if it was refused, and there was none. */
+static bool put_if_it_can_be(bitkv *db)
+{
+    unsigned key = some_key(), first = history.op_count, had = history.now[key];
+    bitkv_durability how = some_durability();
+    size_t size;
+    const void *value = history_value(key, begin_op(key, next_version(false), NO_BATCH), &size);
+    int rc = bitkv_put_with(db, &key, sizeof key, value, size, how);
+    if (rc == BITKV_ERR_SYNC_FAILED) {
+        history.now[key] = version_of(db, key);
+        history.op_count -= history.now[key] == had;
+        return false;
+    }
+    must(rc, "put");
+    acknowledged(first, how);
+    return true;
+}
+
+/* A sync fails, and the database is closed and opened again: what it shows then is
+ * durable. */
+static bitkv *fail_sync(bitkv *db)
+{
+    if (history.epoch_count == EPOCHS_MOST)
+        return db;
+    bool failed = false;
+    sim_fail_sync(history.sim, true);
+    for (unsigned i = 1 + below(4); i > 0; i--)
+        failed = !put_if_it_can_be(db) || failed;
+    failed = bitkv_sync(db) != BITKV_OK || failed;
+    sim_fail_sync(history.sim, false);
+    failed = bitkv_close(db) != BITKV_OK || failed;
+    if (!failed) /* it was no sync of the log */
+        all_durable();
+    db = open_live();
+    for (unsigned key = 0; key < KEYS; key++)
+        history.now[key] = version_of(db, key);
+    const struct epoch *before = &history.epochs[history.epoch_count - 1];
+    struct epoch *e = &history.epochs[history.epoch_count++];
+    *e = *before;
+    e->first_op = history.op_count;
+    e->begun = sim_events(history.sim);
+    memcpy(e->base, history.now, sizeof e->base);
+    return db;
+}
+
 static bitkv *repartition(bitkv *db)
 {
     if (history.epoch_count == EPOCHS_MOST)
@@ -673,6 +742,8 @@ static bitkv *act(bitkv *db, enum action action)
         return reopen(db);
     case REPARTITION:
         return repartition(db);
+    case FAIL_SYNC:
+        return fail_sync(db);
     case ACTIONS:
         break;
     }

@@ -22,7 +22,7 @@
 #define COUNTER      (KEYS - 1)
 #define OPS_MOST     600u
 #define OPS_BEHIND   8u /* room for what is written after a recovery */
-#define EPOCHS_MOST  4u
+#define EPOCHS_MOST  6u
 #define BACKUPS_MOST 6u
 #define NEVER        SIZE_MAX
 #define NO_BATCH     0u
@@ -34,7 +34,8 @@ struct op {
     size_t begun, durable; /* events */
 };
 
-/* Between two repartitions: who lives where, and what all had at the beginning. */
+/* From a repartition, or an opening after a failed sync, to the next: who lives where,
+ * and what all had at the beginning, which is durable. */
 struct epoch {
     size_t begun;
     unsigned first_op, partitions;

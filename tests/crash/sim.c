@@ -29,6 +29,7 @@ enum kind {
     EVENT_WRITE,
     EVENT_SIZE,
     EVENT_SYNC,     /* of a file or a directory */
+    EVENT_DROP,     /* a sync of the file has failed */
     EVENT_NAME,     /* `name` in `node` is `other`; NO_NODE: is gone */
     EVENT_RENAME,   /* `name` is gone, `to` is `other` */
     EVENT_EXCHANGE, /* `name` is `second`, `to` is `other` */
@@ -75,6 +76,7 @@ struct sim {
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static struct sim *sim;
 static struct bkv_io_ops recording;
+static bool sync_fails; /* the next one of a file */
 
 static void *grown(void *items, size_t *capacity, size_t count, size_t size)
 {
@@ -309,10 +311,13 @@ static int on_sync(int fd)
 {
     lock();
     uint32_t node = node_of(fd);
+    bool fails = node != NO_NODE && sync_fails && !sim->nodes[node].is_directory;
     if (node != NO_NODE)
-        (void)append(EVENT_SYNC, node);
+        (void)append(fails ? EVENT_DROP : EVENT_SYNC, node);
+    sync_fails = sync_fails && !fails;
     unlock();
-    return 0;
+    errno = EIO;
+    return fails ? -1 : 0;
 }
 
 static int on_renameat(int dirfd, const char *from, const char *to)
@@ -513,6 +518,14 @@ size_t sim_events(struct sim *of)
     return count;
 }
 
+void sim_fail_sync(struct sim *of, bool fails)
+{
+    (void)of;
+    lock();
+    sync_fails = fails;
+    unlock();
+}
+
 void sim_end(struct sim *of)
 {
     bkv_io = of->before;
@@ -554,7 +567,8 @@ uint32_t sim_checksum(const struct sim *of)
 
 void sim_tell(const struct sim *of, size_t event, size_t last)
 {
-    static const char *const kinds[] = {"write", "size", "sync", "name", "rename", "exchange"};
+    static const char *const kinds[] = {"write", "size",   "sync",    "drop",
+                                        "name",  "rename", "exchange"};
     for (size_t i = event > last ? event - last : 0; i < event; i++) {
         const struct event *e = &of->events[i];
         print_error("  %zu: %s of node %u: %s %s node %d, offset %llu, size %llu\n", i,
@@ -675,11 +689,25 @@ struct sim_disk *sim_disk_begin(const struct sim *of)
     return disk;
 }
 
+static void drop_writes(const struct sim_disk *disk, struct durable *d)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < d->pending_count; i++) {
+        if (disk->sim->events[d->pending[i]].kind != EVENT_WRITE)
+            d->pending[kept++] = d->pending[i];
+    }
+    d->pending_count = kept;
+}
+
 void sim_disk_advance(struct sim_disk *disk, size_t event)
 {
     for (; disk->at < event; disk->at++) {
         const struct event *e = &disk->sim->events[disk->at];
         struct durable *d = &disk->nodes[e->node];
+        if (e->kind == EVENT_DROP) {
+            drop_writes(disk, d);
+            continue;
+        }
         if (e->kind != EVENT_SYNC) {
             d->pending =
                 grown(d->pending, &d->pending_capacity, d->pending_count, sizeof *d->pending);
@@ -709,11 +737,25 @@ void sim_disk_end(struct sim_disk *disk)
     free(disk);
 }
 
+bool sim_disk_is_unmarked(const struct sim_disk *disk, const char *name)
+{
+    bool unmarked = false;
+    for (size_t i = 0; i < disk->at; i++) {
+        const struct event *e = &disk->sim->events[i];
+        if (e->kind == EVENT_DROP)
+            unmarked = true;
+        else if (e->kind == EVENT_NAME && e->other != NO_NODE && strcmp(e->name, name) == 0)
+            unmarked = false;
+    }
+    return unmarked;
+}
+
 /* --- the cut ------------------------------------------------------------------------------ */
 
 struct cut {
     const struct sim_disk *disk;
     enum sim_policy policy;
+    bool cached; /* no cut: what the kernel's memory has */
     uint64_t seed;
     size_t moment; /* of names, SECTORS */
     size_t last;   /* TORN: that write */
@@ -878,6 +920,20 @@ static void content_after(struct cut *cut, const struct durable *d, struct conte
     }
 }
 
+/* What the process has written, whatever of it the disk has. */
+static void content_cached(const struct cut *cut, uint32_t node, struct content *c)
+{
+    const struct node *first = &cut->disk->sim->nodes[node];
+    content_resize(c, first->first_size);
+    if (c->size > 0)
+        memcpy(c->data, first->first, c->size);
+    for (size_t i = 0; i < cut->disk->at; i++) {
+        const struct event *e = &cut->disk->sim->events[i];
+        if (e->node == node && (e->kind == EVENT_WRITE || e->kind == EVENT_SIZE))
+            content_apply(c, e);
+    }
+}
+
 static void make_file(struct cut *cut, uint32_t node, const char *to)
 {
     if (cut->made[node] != NULL) {
@@ -886,7 +942,10 @@ static void make_file(struct cut *cut, uint32_t node, const char *to)
         return;
     }
     struct content c = {.size = 0};
-    content_after(cut, &cut->disk->nodes[node], &c);
+    if (cut->cached)
+        content_cached(cut, node, &c);
+    else
+        content_after(cut, &cut->disk->nodes[node], &c);
     int fd = open(to, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     assert_true(fd >= 0);
     size_t end = c.size; /* what was only reserved stays a hole */
@@ -994,6 +1053,7 @@ static bool is_pending(const struct sim_disk *disk, size_t event)
 struct sim *sim_begin_after(const struct sim_disk *disk, const char *root)
 {
     struct cut all = cut_begin(disk, SIM_ALL, 0);
+    all.cached = true;
     make_folder(&all, 0, root);
     struct sim *of = sim_begin(root);
     uint32_t *numbers = calloc(disk->sim->node_count, sizeof *numbers);

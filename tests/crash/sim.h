@@ -10,6 +10,10 @@
  * the policy takes. One recording thus gives as many crashes as it has events,
  * each under every policy.
  *
+ * A sync can be made to fail: what it would have brought to the disk never gets there,
+ * though the process sees it, unless it is written again, for the kernel takes it for
+ * clean (Rebello et al., "Can applications recover from fsync failures?", ATC 2020).
+ *
  * What is assumed of disk and file system is the least that docs/durability.md
  * relies on: a sector has the content of some moment since its last sync; a
  * rename happens or does not; everything else is independent until synced. Only
@@ -47,6 +51,8 @@ bool sim_names_in_order(enum sim_policy policy);
 struct sim *sim_begin(const char *root);
 /* How many events there are, the stores into mapped files till now among them. */
 size_t sim_events(struct sim *sim);
+/* The next sync of a file fails, or none any more. */
+void sim_fail_sync(struct sim *sim, bool fails);
 /* Nothing is recorded from here on; the journal stays. */
 void sim_end(struct sim *sim);
 void sim_free(struct sim *sim);
@@ -62,9 +68,11 @@ void sim_disk_advance(struct sim_disk *disk, size_t event);
 void sim_disk_cut(const struct sim_disk *disk, enum sim_policy policy, uint64_t seed,
                   const char *to);
 void sim_disk_end(struct sim_disk *disk);
+/* Has a sync failed, and its process not said so yet by a file `name`? */
+bool sim_disk_is_unmarked(const struct sim_disk *disk, const char *name);
 /* The process dies and the power stays: makes in `root`, an empty directory, all that
- * there is, and begins to record what its successor does. What was not synced is not
- * durable for that: it stands at the beginning of the new journal. */
+ * there is in the kernel's memory, and begins to record what its successor does. What was not
+ * synced is not durable for that: it stands at the beginning of the new journal. */
 struct sim *sim_begin_after(const struct sim_disk *disk, const char *root);
 
 #endif

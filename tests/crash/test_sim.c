@@ -55,6 +55,7 @@ static struct {
     uint64_t cut_seed;
     size_t event, again;
     enum sim_policy policy, policy_again;
+    const struct sim *recovery;
 } at;
 
 static void violation(const char *where, const char *format, ...)
@@ -72,6 +73,10 @@ static void violation(const char *where, const char *format, ...)
                     sim_policy_name(at.policy_again));
     print_error("\n");
     sim_tell(history.sim, at.event, 24);
+    if (at.again != NEVER) {
+        print_error("the recovery:\n");
+        sim_tell(at.recovery, at.again, 24);
+    }
     fail_msg("BITKV_SEED=%" PRIu64 " brings it again; the images stay in %s and %s", history.seed,
              image, image_again);
 }
@@ -392,6 +397,7 @@ static void cut_recovery(const struct sim_disk *before_it, uint64_t *random)
     struct sim *recovery = before_it != NULL ? sim_begin_after(before_it, image) : sim_begin(image);
     struct step steps[STEPS] = {{.begun = 0}};
     size_t from = sim_events(recovery);
+    at.recovery = recovery;
     bitkv *db = open_image(image);
     size_t opened = sim_events(recovery);
     observe(db, "recovery", steps[0].versions);
@@ -465,6 +471,8 @@ static void cut_everywhere(void)
         fresh(image);
         states++;
         uint64_t how = lab_random(&random) % 16;
+        if (how == 0 && sim_disk_is_unmarked(disk, "sync_failed"))
+            how = 1; /* nobody could tell the successor */
         if (how == 0)
             at.policy = SIM_ALL;
         else
@@ -477,6 +485,14 @@ static void cut_everywhere(void)
         turns_end();
     }
     sim_disk_end(disk);
+}
+
+/* The first seed from `seed` on that is of the workload. */
+static uint64_t seed_of(const char *workload, uint64_t seed)
+{
+    while (strcmp(history_workload_name(history_workload_of(seed)), workload) != 0)
+        seed++;
+    return seed;
 }
 
 static void the_power_may_fail_at_any_moment(void **state)
@@ -495,7 +511,10 @@ static void the_power_may_fail_at_any_moment(void **state)
     size_t events = 0;
     for (; !enough(); histories++) {
         uint64_t before = states;
-        record(base + histories); /* alone it begins with this one */
+        uint64_t seed = base + histories; /* alone it begins with this one */
+        if (getenv("BITKV_SIM_WORKLOAD") != NULL)
+            seed = seed_of(getenv("BITKV_SIM_WORKLOAD"), base + histories * history_workloads());
+        record(seed);
         events += history.end;
         cut_everywhere();
         sim_free(history.sim);
@@ -530,21 +549,13 @@ static void a_history_is_the_same_each_time(void **state)
     }
 }
 
-static uint64_t seed_of(const char *workload)
-{
-    uint64_t seed = 0;
-    while (strcmp(history_workload_name(history_workload_of(seed)), workload) != 0)
-        seed++;
-    return seed;
-}
-
 /* Of a process that dies while it makes its database, or replaces segments by what was
  * compacted of them, names stay that are not durable. Whoever opens next relies on
  * them, and syncs what lies behind them: then they are durable, too. */
 static void a_successor_syncs_the_names_it_relies_on(void **state)
 {
     (void)state;
-    record(seed_of("compaction"));
+    record(seed_of("compaction", 0));
     struct sim_disk *disk = sim_disk_begin(history.sim);
     size_t stride = history.end / 200 + 1;
     for (size_t event = 0; event <= history.end; event += event < 40 ? 1 : stride) {

@@ -256,6 +256,45 @@ static void a_checkpoint_is_held_against_the_files(void **state)
     expect(BKV_INSPECT_ERROR, name, "missing");
 }
 
+/* The record is damaged, and its hint's entry has nothing to be compared with: that is
+ * one finding, and says nothing of the records behind it. */
+static void one_damaged_record_is_one_finding(void **state)
+{
+    (void)state;
+    lab_image_find(&image, DATA)->data[second + 21] ^= 1;
+    expect(BKV_INSPECT_ERROR, DATA, "damaged");
+    assert_int_equal(found.offset, second);
+}
+
+static void add_file(uint64_t id, uint64_t first, bool with_hint)
+{
+    lab_log_begin(&log_, &lab_manifest_1, 0, id, first);
+    (void)lab_log_put(&log_, first, "d", "4");
+    (void)lab_log_put(&log_, first + 1, "e", "5");
+    lab_log_end(&log_, &image);
+    if (with_hint)
+        lab_add_hint(&image, &lab_manifest_1, 0, id);
+}
+
+/* Nothing in the files that are there is wrong, but numbers are missing between them. */
+static void a_data_file_that_is_gone_is_told(void **state)
+{
+    (void)state;
+    add_file(2, 5, true);
+    add_file(3, 7, true);
+    assert_int_equal(inspect(), BITKV_OK);
+    lab_image_drop(&image, "partition_0/data_2.db");
+    lab_image_drop(&image, "partition_0/hint_2.ht");
+    expect(BKV_INSPECT_ERROR, "partition_0/data_3.db", "missing");
+    lab_image_drop(&image, "partition_0/hint_3.ht");
+    expect(BKV_INSPECT_WARNING, "partition_0/data_3.db", "missing");
+    lab_image_drop(&image, "partition_0/data_3.db");
+    assert_int_equal(inspect(), BITKV_OK); /* as if there had been no other */
+    add_file(2, 5, true);
+    lab_image_drop(&image, DATA);
+    expect(BKV_INSPECT_ERROR, "partition_0/data_2.db", "missing");
+}
+
 static void what_is_missing_is_told(void **state)
 {
     (void)state;
@@ -314,6 +353,8 @@ int main(void)
         TEST(headers_are_judged),
         TEST(damage_is_an_error_only_where_the_log_was_durable),
         TEST(a_checkpoint_is_held_against_the_files),
+        TEST(one_damaged_record_is_one_finding),
+        TEST(a_data_file_that_is_gone_is_told),
         TEST(what_is_missing_is_told),
         TEST(a_partition_that_is_no_directory_ends_it),
         TEST(what_is_not_of_the_log_is_passed_over),

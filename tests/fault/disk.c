@@ -351,16 +351,18 @@ void disk_mix_now(void)
 
 /* --- the seam ------------------------------------------------------------------------- */
 
-/* A file whose inode number is used again begins anew. */
+/* A file whose inode number is used again begins anew, before a sync of its directory
+ * can take it for the one that had the number. */
 static int on_openat(int dirfd, const char *name, int flags, mode_t mode)
 {
-    int fd = bkv_io_kernel.openat(dirfd, name, flags, mode);
     struct stat status;
-    if (fd >= 0 && (flags & (O_EXCL | O_TRUNC)) != 0 && fstat(fd, &status) == 0) {
-        (void)pthread_mutex_lock(&disk_mutex);
+    if ((flags & (O_EXCL | O_TRUNC)) == 0)
+        return bkv_io_kernel.openat(dirfd, name, flags, mode);
+    (void)pthread_mutex_lock(&disk_mutex);
+    int fd = bkv_io_kernel.openat(dirfd, name, flags, mode);
+    if (fd >= 0 && fstat(fd, &status) == 0)
         (void)inode_begin(status.st_ino);
-        (void)pthread_mutex_unlock(&disk_mutex);
-    }
+    (void)pthread_mutex_unlock(&disk_mutex);
     return fd;
 }
 

@@ -66,14 +66,14 @@ static int miss_manifest(void)
 
 static int write_marker(void)
 {
-    return bkv_marker_write(dir, BKV_MARKER_BACKUP, lab_manifest_1.database_id);
+    return bkv_marker_write(dir, BKV_MARKER_BACKUP, lab_manifest_1.database_id, NULL);
 }
 
 static int read_marker(void)
 {
     bool found;
     uint8_t id[16];
-    int rc = bkv_marker_read(dir, BKV_MARKER_BACKUP, &found, id);
+    int rc = bkv_marker_read(dir, BKV_MARKER_BACKUP, &found, id, NULL);
     assert_int_equal(found, rc == BITKV_OK);
     return rc;
 }

@@ -3,6 +3,7 @@
 """Backups, proving them, another number of partitions, looking at segments and records."""
 import os
 import pty
+import shutil
 import signal
 import subprocess
 
@@ -34,6 +35,23 @@ class BackupCase(ToolCase):
 
 
 class Backup(BackupCase):
+    def test_a_copy_of_a_backup_that_lacks_something_is_told(self):
+        self.tool("backup", "-q", self.db, self.target)
+        self.tool("restore-check", self.target)
+        for what in ("last", "cut"):
+            copy = self.path(what)
+            shutil.copytree(self.target, copy)
+            folder = os.path.join(copy, "partition_1")
+            last = max((n for n in os.listdir(folder) if n.startswith("data_")),
+                       key=lambda n: int(n[5:-3]))
+            path = os.path.join(folder, last)
+            os.chmod(path, 0o600)
+            if what == "last":
+                os.remove(path)
+            else:
+                os.truncate(path, 64)
+            self.assertIn(b"was made with", self.out("restore-check", copy, status=DAMAGE))
+
     def test_a_backup_has_what_the_database_has(self):
         text = self.out("backup", self.db, self.target).decode()
         self.assertRegex(text, r"files linked \(.*copied")

@@ -54,7 +54,7 @@ class Help(ToolCase):
                     takes_argument = line[line.index("--"):].split("  ")[0].strip() != name
                     value = {"--partitions": ["2"], "--max-file-size": ["1M"],
                              "--io-mode": ["auto"], "--limit": ["3"],
-                             "--partition": ["1"]}.get(name, ["x"]) if takes_argument else []
+                             "--partition": ["1"], "--ttl": ["1s"]}.get(name, ["x"]) if takes_argument else []
                     self.out(command, name, *value, "--help")
 
     def test_version(self):

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 
-from toolcase import FAILURE, USAGE, ToolCase, main, tool_path
+from toolcase import FAILURE, NOT_FOUND, USAGE, ToolCase, main, tool_path
 
 STANZAS = (b"Package: one\nVersion: 1.0-1\nArchitecture: amd64\n"
            b"Description: a package\n with a long text\n .\n in two paragraphs\n"
@@ -131,11 +131,19 @@ class Deadlines(ToolCase):
         self.assertIn(b"1 expired, left out; ",
                       self.out("load", self.path("text"), stdin=b"k\tv\texpires=1\n"))
 
+    def test_an_expired_record_takes_the_older_value_of_its_key_along(self):
+        self.tool("load", "--format", "tsv", self.db, stdin=b"q\told\nr\tstays\nq\tnew\texpires=5\n")
+        self.tool("get", self.db, "q", status=NOT_FOUND)
+        self.assertEqual(self.out("get", self.db, "r"), b"stays")
+        self.assertIn("milliseconds since 1970",
+                      self.err("load", "--format", "tsv", self.db, stdin=b"q\tv\texpires=soon\n",
+                               status=FAILURE))
+
     def test_what_is_no_deadline_is_malformed(self):
         for text in (b"k\tv\texpires=\n", b"k\tv\texpires=-1\n", b"k\tv\texpires=1x\n",
                      b"k\tv\texpires=99999999999999999999\n", b"k\tv\t1\n", b"k\tv\texpires=1\t2\n"):
-            self.assertIn("a second tab", self.err("load", self.path("bad"), stdin=text,
-                                                   status=FAILURE))
+            wanted = "milliseconds since 1970" if b"expires=" in text else "a second tab"
+            self.assertIn(wanted, self.err("load", self.path("bad"), stdin=text, status=FAILURE))
         for value in (b'"1"', b"1.5", b"-1", b"1e3", b"true"):
             self.assertIn("deadline_ms", self.err(
                 "load", self.path("bad"), stdin=b'{"key":"k","value":"v","deadline_ms":%s}' % value,

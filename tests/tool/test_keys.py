@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: MIT
 """put, get, del and exists: bytes in, the same bytes out, and the exit statuses of bitkv(1)."""
 import os
+import time
 
 from toolcase import FAILURE, NOT_FOUND, USAGE, ToolCase, main
 
@@ -21,6 +22,17 @@ class Values(ToolCase):
         self.tool("put", self.db, "k", "")
         self.assertEqual(self.out("get", self.db, "k"), b"")
         self.tool("exists", self.db, "k")
+
+    def test_a_value_with_a_time_to_live_expires(self):
+        self.tool("put", self.db, "stays", "1", "--ttl", "7d")
+        self.tool("put", self.db, "goes", "2", "--ttl", "1ms")
+        time.sleep(0.05)
+        self.tool("get", self.db, "goes", status=NOT_FOUND)
+        self.assertEqual(self.out("get", self.db, "stays"), b"1")
+        self.assertEqual(self.out("count", self.db), b"1\n")
+        for bad in ("5", "0s", "x", "3w", "-1s", "99999999999999999999d", "9999999999999999d"):
+            self.assertIn("is not a time", self.err("put", self.db, "k", "v", "--ttl=" + bad,
+                                                    status=USAGE))
 
     def test_put_replaces(self):
         self.tool("put", self.db, "k", "first")

@@ -26,7 +26,7 @@ static int setup(void **state)
     lab_image_write(&image, path);
     lab_image_free(&image);
     struct bkv_dir *dir = lab_dir_open(path);
-    int rc = bkv_marker_write(dir, BKV_MARKER_BACKUP, lab_manifest_1.database_id);
+    int rc = bkv_marker_write(dir, BKV_MARKER_BACKUP, lab_manifest_1.database_id, NULL);
     lab_dir_close(dir);
     lab_image_read(&image, path, 0);
     file = lab_image_find(&image, bkv_marker_name(BKV_MARKER_BACKUP));
@@ -47,7 +47,7 @@ static bool found(enum bkv_marker kind)
     struct bkv_dir *dir = lab_dir_open(path);
     bool there = true;
     uint8_t id[16] = {0};
-    assert_int_equal(bkv_marker_read(dir, kind, &there, id), BITKV_OK);
+    assert_int_equal(bkv_marker_read(dir, kind, &there, id, NULL), BITKV_OK);
     if (there)
         assert_memory_equal(id, lab_manifest_1.database_id, 16);
     lab_dir_close(dir);
@@ -63,7 +63,7 @@ static void what_was_written_is_found_until_it_is_removed(void **state)
     bool there = true;
     uint8_t id[16];
     assert_int_equal(bkv_marker_remove(dir, BKV_MARKER_BACKUP), BITKV_OK);
-    assert_int_equal(bkv_marker_read(dir, BKV_MARKER_BACKUP, &there, id), BITKV_OK);
+    assert_int_equal(bkv_marker_read(dir, BKV_MARKER_BACKUP, &there, id, NULL), BITKV_OK);
     assert_false(there);
     lab_dir_close(dir);
 }
