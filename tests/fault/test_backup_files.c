@@ -22,9 +22,16 @@
 enum { LETTERS = 13 };
 
 static char target[PATH_SIZE];
-static struct bkv_io_ops ops; /* the faulty ones, but for what a test sets */
+/* The faulty ones, but for what a test sets: of openat beside the library's threads. */
+static struct bkv_io_ops ops;
 static int (*faulty_openat)(int dirfd, const char *name, int flags, mode_t mode);
 static int (*faulty_linkat)(int from, const char *name, int to, const char *as);
+static int (*_Atomic current_openat)(int dirfd, const char *name, int flags, mode_t mode);
+
+static int on_openat(int dirfd, const char *name, int flags, mode_t mode)
+{
+    return atomic_load(&current_openat)(dirfd, name, flags, mode);
+}
 
 static int setup(void **state)
 {
@@ -33,6 +40,8 @@ static int setup(void **state)
     inside(target, directory, "backup");
     ops = *bkv_io;
     faulty_openat = ops.openat;
+    atomic_store(&current_openat, faulty_openat);
+    ops.openat = on_openat;
     faulty_linkat = ops.linkat;
     bkv_io = &ops;
     return 0;
@@ -208,7 +217,7 @@ static bool there(const char *name)
 
 enum fault { EACH_CALL, FILE_GONE, NO_MEMORY, FAULTS };
 
-static uint32_t files_opened, gone_due;
+static _Atomic uint32_t files_opened, gone_due;
 
 /* Of the segments' files in the database or the earlier backup, that at `gone_due` is
  * not there. */
@@ -216,7 +225,7 @@ static int gone_openat(int dirfd, const char *name, int flags, mode_t mode)
 {
     bool counts = strstr(name, "/data_") != NULL || strstr(name, "/hint_") != NULL;
     if (!counts || !(is_directory(dirfd, path) || is_directory(dirfd, target)) ||
-        files_opened++ != gone_due)
+        atomic_fetch_add(&files_opened, 1) != atomic_load(&gone_due))
         return bkv_io_kernel.openat(dirfd, name, flags, mode);
     errno = ENOENT;
     return -1;
@@ -229,17 +238,19 @@ static void arm(enum fault fault, uint32_t n)
     if (fault == NO_MEMORY)
         fault_arm_memory(n, 1);
     if (fault == FILE_GONE) {
-        files_opened = 0;
-        gone_due = n;
-        ops.openat = gone_openat;
+        atomic_store(&files_opened, 0);
+        atomic_store(&gone_due, n);
+        atomic_store(&current_openat, gone_openat);
     }
 }
 
 static uint32_t disarm(enum fault fault)
 {
-    uint32_t fired = fault == FILE_GONE ? files_opened > gone_due : fault_fired();
+    uint32_t fired = fault_fired();
+    if (fault == FILE_GONE)
+        fired = atomic_load(&files_opened) > atomic_load(&gone_due);
     fault_disarm();
-    ops.openat = faulty_openat;
+    atomic_store(&current_openat, faulty_openat);
     return fired;
 }
 
@@ -285,13 +296,14 @@ static void a_call_that_fails_costs_one_backup(void **state)
 /* --- files that change meanwhile ----------------------------------------------------------------
  */
 
-static const char *struck; /* the file of the call at which something happens */
+static const char *_Atomic struck; /* the file of the call at which something happens */
 static void (*strike)(void);
 
 static void strike_at(const char *name)
 {
-    if (struck != NULL && is_path(name, struck)) {
-        struck = NULL;
+    const char *due = atomic_load(&struck);
+    if (due != NULL && is_path(name, due)) {
+        atomic_store(&struck, NULL);
         strike();
     }
 }
@@ -330,11 +342,11 @@ static void a_hint_that_goes_away_is_done_without(void **state)
     options.no_links = true;
     options.report = &report;
     bitkv *db = open_anew(false);
-    struck = "data_1.db";
     strike = remove_hint;
-    ops.openat = striking_openat;
+    atomic_store(&struck, "data_1.db");
+    atomic_store(&current_openat, striking_openat);
     ok(bitkv_backup(db, target, &options));
-    assert_null(struck);
+    assert_null(atomic_load(&struck));
     assert_int_equal(report.files_copied, 4); /* three of data, and a hint */
     expect_backup("");
     ok(bitkv_close(db));
@@ -347,9 +359,9 @@ static void a_hint_that_rots_while_it_is_copied_is_told(void **state)
     bitkv_backup_options_init(&options);
     options.no_links = true;
     bitkv *db = open_anew(false);
-    struck = "hint_1.ht";
     strike = rot_hint;
-    ops.openat = striking_openat;
+    atomic_store(&struck, "hint_1.ht");
+    atomic_store(&current_openat, striking_openat);
     fails(BITKV_ERR_CORRUPT, bitkv_backup(db, target, &options));
     context_has("hint_1.ht");
     assert_false(there("backup") || there("backup.partial"));
@@ -363,11 +375,11 @@ static void a_follower_whose_hint_is_gone_begins_anew(void **state)
 {
     (void)state;
     bitkv *db = open_anew(true);
-    struck = "hint_1.ht";
     strike = remove_hint;
+    atomic_store(&struck, "hint_1.ht");
     ops.linkat = striking_linkat;
     bitkv_backup_report report = back_up(db);
-    assert_null(struck);
+    assert_null(atomic_load(&struck));
     assert_int_equal(report.files_linked, 2); /* of the second segment */
     assert_int_equal(report.files_copied, 2);
     ok(bitkv_close(db));

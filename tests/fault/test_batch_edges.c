@@ -221,10 +221,12 @@ static void a_part_that_meets_an_error_of_the_mapping_fails_all(void **state)
 static void drain(const bitkv *db)
 {
     for (uint32_t i = 0; i < db->partition_count; i++) {
-        struct arena *arena = &db->partitions[i]->keydir->arena;
+        struct bkv_partition *p = db->partitions[i];
         fault_arm_memory(0, UINT32_MAX);
-        while (bkv_arena_page(arena) != NULL)
+        bkv_lock(&p->lock);
+        while (bkv_arena_page(&p->keydir->arena) != NULL)
             ;
+        bkv_unlock(&p->lock);
         fault_disarm();
     }
 }

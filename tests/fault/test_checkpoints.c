@@ -31,12 +31,41 @@ static int holding_openat(int dirfd, const char *name, int flags, mode_t mode)
     return faulty_openat(dirfd, name, flags, mode);
 }
 
+enum { KEYS = 6000, HOT = 3 };
+
+static struct {
+    bitkv *db;
+    _Atomic bool due;
+} starving;
+
+/* From here on there is none: not for copies of tables that a snapshot needs, either. */
+static void starve(void)
+{
+    struct bkv_partition *p = starving.db->partitions[0];
+    fault_arm_memory(0, UINT32_MAX);
+    bkv_lock(&p->lock);
+    while (bkv_arena_page(&p->keydir->arena) != NULL)
+        ;
+    bkv_unlock(&p->lock);
+}
+
+/* When what compaction has made gets its name; the log goes on in a new file by then. */
+static int starving_renameat(int dirfd, const char *from, const char *to)
+{
+    if (strstr(to, "data_") != NULL && atomic_exchange(&starving.due, false)) {
+        put_version(starving.db, HOT, 3, 600);
+        starve();
+    }
+    return bkv_io_kernel.renameat(dirfd, from, to);
+}
+
 static int setup(void **state)
 {
     fault_install();
     ops = *bkv_io;
     faulty_openat = ops.openat;
     ops.openat = holding_openat;
+    ops.renameat = starving_renameat;
     bkv_io = &ops;
     atomic_store(&seam.hold, false);
     atomic_store(&seam.begun, 0);
@@ -134,35 +163,6 @@ static void a_keydir_that_outgrows_its_image_is_saved_later(void **state)
 
 /* --- behind a compaction --------------------------------------------------------------------- */
 
-enum { KEYS = 6000, HOT = 3 };
-
-static struct {
-    bitkv *db;
-    bool due;
-} starving;
-
-/* From here on there is none: not for copies of tables that a snapshot needs, either. */
-static void starve(void)
-{
-    struct bkv_partition *p = starving.db->partitions[0];
-    fault_arm_memory(0, UINT32_MAX);
-    bkv_lock(&p->lock);
-    while (bkv_arena_page(&p->keydir->arena) != NULL)
-        ;
-    bkv_unlock(&p->lock);
-}
-
-/* When what compaction has made gets its name; the log goes on in a new file by then. */
-static int starving_renameat(int dirfd, const char *from, const char *to)
-{
-    if (starving.due && strstr(to, "data_") != NULL) {
-        starving.due = false;
-        put_version(starving.db, HOT, 3, 600);
-        starve();
-    }
-    return bkv_io_kernel.renameat(dirfd, from, to);
-}
-
 static void make_two_versions(const bitkv_options *options)
 {
     bitkv *db = open_with(options);
@@ -205,10 +205,9 @@ static void no_checkpoint_is_written_of_half_a_compaction(void **state)
     bitkv_snapshot *snapshot;
     ok(bitkv_snapshot_create(&snapshot, db));
     starving.db = db;
-    starving.due = true;
-    ops.renameat = starving_renameat;
+    atomic_store(&starving.due, true);
     fails(BITKV_ERR_NO_MEMORY, bitkv_compact(db, BITKV_ALL_PARTITIONS, NULL, NULL));
-    assert_false(starving.due);
+    assert_false(atomic_load(&starving.due));
     uint64_t written = statistics_of(db).checkpoints_total;
     put_until_a_checkpoint_fails(db);
     assert_int_equal(statistics_of(db).checkpoints_total, written);

@@ -14,6 +14,8 @@
 #include "log/format.h"
 #include "log/segment.h"
 
+#include <stdatomic.h>
+
 #define M (&lab_manifest_1)
 
 static int setup(void **state)
@@ -325,7 +327,7 @@ static void a_failure_passes_no_change_and_damage_is_told_once(void **state)
 
 static struct lab_image whole;
 static struct bkv_io_ops ops;
-static bool restores;
+static _Atomic bool restores;
 
 static void restore(void)
 {
@@ -340,7 +342,7 @@ static void restore(void)
 /* Whoever wants to see what is wrong finds the file whole. */
 static int restoring_openat(int dirfd, const char *name, int flags, mode_t mode)
 {
-    if (restores && strstr(name, "data_1.db") != NULL)
+    if (atomic_load(&restores) && strstr(name, "data_1.db") != NULL)
         restore();
     return bkv_io_kernel.openat(dirfd, name, flags, mode);
 }
@@ -376,7 +378,7 @@ static bitkv_feed *meet_cut(bitkv *db, off_t size)
     ok(bitkv_feed_next(feed, &change));
     assert_memory_equal(change.key, "a", 1);
     cut_file("partition_0/data_1.db", size);
-    restores = true;
+    atomic_store(&restores, true);
     fails(BITKV_ERR_IO, bitkv_feed_next(feed, &change));
     context_has("data_1.db");
     return feed;
@@ -385,7 +387,7 @@ static bitkv_feed *meet_cut(bitkv *db, off_t size)
 static void expect_rest(bitkv_feed *feed)
 {
     drain_all(feed);
-    restores = false;
+    atomic_store(&restores, false);
     assert_string_equal(brought.letters, "bcd");
     assert_int_equal(brought.damaged, 0);
     assert_int_equal(brought.failed, 0);
@@ -410,7 +412,7 @@ static void what_was_unreadable_once_is_read_later(void **state)
         else
             assert_int_equal(rc, BITKV_ERR_NO_MEMORY);
         drain_all(feed);
-        restores = false;
+        atomic_store(&restores, false);
         assert_string_equal(brought.letters, rc == BITKV_OK ? "cd" : "bcd");
         assert_int_equal(brought.damaged, 0);
         assert_int_equal(brought.failed, rc == BITKV_OK ? 0 : 1);
