@@ -109,7 +109,7 @@ static void check_aftermath(bitkv *db, bitkv_io_mode mode)
     ok(bitkv_close(db));
 }
 
-enum fault { ONCE, FULL, FROM_THEN_ON, MEMORY, FAULTS };
+enum fault { ONCE, FULL, FROM_THEN_ON, MEMORY, MEMORY_EVER, FAULTS };
 
 static void arm(enum fault fault, uint32_t n)
 {
@@ -120,7 +120,7 @@ static void arm(enum fault fault, uint32_t n)
     else if (fault == FROM_THEN_ON)
         fault_arm_all(n, UINT32_MAX, EIO);
     else
-        fault_arm_memory(n, 1);
+        fault_arm_memory(n, fault == MEMORY ? 1 : UINT32_MAX);
 }
 
 static bool compact_under(enum fault fault, uint32_t n, bitkv_io_mode mode)
@@ -129,6 +129,11 @@ static bool compact_under(enum fault fault, uint32_t n, bitkv_io_mode mode)
     arm(fault, n);
     int rc = bitkv_compact(db, BITKV_ALL_PARTITIONS, NULL, NULL);
     bool fired = fault_fired() > 0;
+    if (fault == MEMORY_EVER) { /* with what it has not come to the end of */
+        (void)bitkv_close(db);
+        fault_disarm();
+        db = open_large(mode);
+    }
     fault_disarm();
     if (rc != BITKV_OK && !fired)
         fail_msg("%s without a fault: %s", bitkv_error_name(rc), bitkv_error_context());
