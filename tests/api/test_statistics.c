@@ -5,6 +5,8 @@
 #include "log/format.h"
 #include "log/record.h"
 
+#include <pthread.h>
+
 static uint64_t file_bytes(const char *name)
 {
     char full[PATH_SIZE];
