@@ -189,6 +189,13 @@ struct bkv_epoch_slot *bkv_epoch_enter(void)
     return slot;
 }
 
+struct bkv_epoch_slot *bkv_epoch_enter_again(void)
+{
+    struct bkv_epoch_slot *slot = bkv_epoch_enter();
+    BKV_ASSERT(slot != NULL);
+    return slot;
+}
+
 void bkv_epoch_exit(struct bkv_epoch_slot *slot)
 {
     BKV_DEBUG_ASSERT(slot == my_slot && slot->depth > 0);

@@ -22,6 +22,8 @@ struct bkv_epoch_slot; /* a thread's own */
 /* The calling thread's slot, entered; NULL if memory for one is lacking.
  * Sections of a thread may nest. */
 struct bkv_epoch_slot *bkv_epoch_enter(void);
+/* The same for a thread that was in a section before: it has its slot. */
+struct bkv_epoch_slot *bkv_epoch_enter_again(void);
 void bkv_epoch_exit(struct bkv_epoch_slot *slot);
 
 /* Leaves the section in the middle of a call, for something that takes long, and

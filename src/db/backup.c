@@ -277,7 +277,7 @@ static int begin_anew(struct backup *b, unsigned attempt)
 static int seal(struct backup *b)
 {
     struct bkv_contents contents;
-    int rc = bkv_contents_sum(&b->to, b->db->partition_count, &contents);
+    int rc = bkv_contents_sum(&b->to, b->db->partition_count, true, &contents);
     return rc == BITKV_OK ? bkv_marker_write(&b->to, BKV_MARKER_BACKUP,
                                              b->db->store.manifest.database_id, &contents)
                           : rc;

@@ -220,8 +220,9 @@ static int begin(struct bkv_partition *p, struct bkv_feed_cursor *cursor, const 
         return bkv_feed_begin_after(p, cursor,
                                     bkv_get64(bytes + POSITION_SEQUENCES + 8u * (size_t)index));
     if (size == BITKV_FEED_OLDEST)
-        return bkv_feed_begin_oldest(p, cursor);
-    bkv_feed_begin_end(p, cursor);
+        bkv_feed_begin_oldest(p, cursor);
+    else
+        bkv_feed_begin_end(p, cursor);
     return BITKV_OK;
 }
 

@@ -35,7 +35,7 @@ static int by_number(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
-static int add_file(struct bkv_dir *dir, uint32_t partition, uint64_t id,
+static int add_file(struct bkv_dir *dir, uint32_t partition, uint64_t id, bool sync,
                     struct bkv_contents *contents)
 {
     char name[BKV_NAME_SIZE];
@@ -45,7 +45,9 @@ static int add_file(struct bkv_dir *dir, uint32_t partition, uint64_t id,
     int rc = bkv_file_open(&file, dir, name, O_RDONLY);
     if (rc != BITKV_OK) /* listed a moment ago */
         return rc == BITKV_NOT_FOUND ? BITKV_ERR_IO : rc;
-    rc = bkv_file_size(&file, &size);
+    rc = sync ? bkv_file_sync(&file) : BITKV_OK;
+    if (rc == BITKV_OK)
+        rc = bkv_file_size(&file, &size);
     bkv_file_close(&file);
     if (rc != BITKV_OK)
         return rc;
@@ -59,7 +61,8 @@ static int add_file(struct bkv_dir *dir, uint32_t partition, uint64_t id,
     return BITKV_OK;
 }
 
-static int add_partition(struct bkv_dir *dir, uint32_t partition, struct bkv_contents *contents)
+static int add_partition(struct bkv_dir *dir, uint32_t partition, bool sync,
+                         struct bkv_contents *contents)
 {
     struct ids ids = {0};
     char folder[BKV_NAME_SIZE];
@@ -70,17 +73,18 @@ static int add_partition(struct bkv_dir *dir, uint32_t partition, struct bkv_con
     if (ids.count > 0)
         qsort(ids.items, ids.count, sizeof *ids.items, by_number);
     for (size_t i = 0; i < ids.count && rc == BITKV_OK; i++)
-        rc = add_file(dir, partition, ids.items[i], contents);
+        rc = add_file(dir, partition, ids.items[i], sync, contents);
     bkv_mfree(ids.items);
     return rc;
 }
 
-int bkv_contents_sum(struct bkv_dir *dir, uint32_t partitions, struct bkv_contents *contents)
+int bkv_contents_sum(struct bkv_dir *dir, uint32_t partitions, bool sync,
+                     struct bkv_contents *contents)
 {
     int rc = BITKV_OK;
     *contents = (struct bkv_contents){0};
     for (uint32_t i = 0; i < partitions && rc == BITKV_OK; i++)
-        rc = add_partition(dir, i, contents);
+        rc = add_partition(dir, i, sync, contents);
     return rc;
 }
 
@@ -90,5 +94,5 @@ int bkv_contents_compare(struct bkv_dir *dir, uint32_t partitions, bool *known,
     uint8_t id[16];
     int rc = bkv_marker_read(dir, BKV_MARKER_BACKUP, known, id, had);
     *known = *known && had->files > 0;
-    return rc == BITKV_OK && *known ? bkv_contents_sum(dir, partitions, has) : rc;
+    return rc == BITKV_OK && *known ? bkv_contents_sum(dir, partitions, false, has) : rc;
 }

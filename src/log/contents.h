@@ -18,8 +18,10 @@ struct bkv_contents {
     uint32_t digest; /* CRC-32C of partition (u32), id, size (u64) of each, in their order */
 };
 
-/* Of the data files of all partitions. One whose folder is missing has none. */
-int bkv_contents_sum(struct bkv_dir *dir, uint32_t partitions, struct bkv_contents *contents);
+/* Of the data files of all partitions. One whose folder is missing has none. With `sync`
+ * each is synced before: that a full segment was trimmed is not durable by itself. */
+int bkv_contents_sum(struct bkv_dir *dir, uint32_t partitions, bool sync,
+                     struct bkv_contents *contents);
 
 static inline bool bkv_contents_same(const struct bkv_contents *a, const struct bkv_contents *b)
 {

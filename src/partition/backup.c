@@ -393,16 +393,6 @@ static int link_any(struct item *item, bool *linked)
     return rc;
 }
 
-static int copy_hint(struct item *item)
-{
-    bool there;
-    uint64_t size = 0;
-    int rc = size_in(&item->p->store->dir, item->hint, &there, &size);
-    if (rc == BITKV_OK && there)
-        rc = copy_file(item, item->hint, size, keep_asking);
-    return rc;
-}
-
 static int store_copy(struct item *item)
 {
     int rc = copy_file(item, item->data, item->what->size, advance);
@@ -444,6 +434,18 @@ static int check_arrived_hint(struct item *item)
     return rc;
 }
 
+/* Should somebody have removed it since it was looked at: a copy needs none. */
+static int copy_hint(struct item *item)
+{
+    bool there;
+    uint64_t size = 0;
+    int rc = size_in(&item->p->store->dir, item->hint, &there, &size);
+    if (rc != BITKV_OK || !there)
+        return rc;
+    rc = copy_file(item, item->hint, size, keep_asking);
+    return rc == BITKV_OK ? check_arrived_hint(item) : rc;
+}
+
 static int store_finished(struct item *item)
 {
     bool sound;
@@ -460,8 +462,7 @@ static int store_finished(struct item *item)
         rc = store_copy(item);
     if (rc != BITKV_OK || item->damaged)
         return rc;
-    rc = copy_hint(item);
-    return rc == BITKV_OK ? check_arrived_hint(item) : rc;
+    return copy_hint(item);
 }
 
 /* --- the part -----------------------------------------------------------------------------------

@@ -54,8 +54,6 @@ static int begin_image(struct bkv_partition *p, struct job *job, bool *any)
 
 static int grow_buffer(struct job *job, size_t size)
 {
-    if (size <= job->capacity)
-        return BITKV_OK;
     uint8_t *larger = bkv_realloc(job->buffer, size);
     if (larger == NULL)
         return bkv_error(BITKV_ERR_NO_MEMORY, "no memory for a checkpoint");

@@ -300,9 +300,7 @@ static int look_up(const struct bkv_compaction *c, const struct bkv_entry *entri
                    uint64_t *locations)
 {
     const struct bkv_keydir *keydir = c->p->keydir;
-    struct bkv_epoch_slot *slot = bkv_epoch_enter();
-    if (slot == NULL)
-        return no_memory(c);
+    struct bkv_epoch_slot *slot = bkv_epoch_enter_again(); /* the run was chosen in one */
     for (size_t i = 0; i < count; i++) {
         struct bkv_hash hash = bkv_entry_hash(&entries[i]);
         bkv_keydir_prefetch_table(keydir, &hash);

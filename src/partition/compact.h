@@ -53,8 +53,8 @@ struct bkv_look {
     uint64_t next_due_ms; /* when more will have expired; 0: nothing will */
 };
 
-/* Bytes alone, without due times, and under no lock; false without memory. */
-bool bkv_look_around(struct bkv_partition *p, struct bkv_look *look);
+/* Bytes alone, without due times, and under no lock. */
+void bkv_look_around(struct bkv_partition *p, struct bkv_look *look);
 /* Dead share of the disk space, 0 to 1. */
 double bkv_look_share(const struct bkv_look *look);
 /* The run that is worth most now, by what the options say; false if none is.
@@ -72,7 +72,6 @@ struct bkv_sieve {
     uint64_t *keys; /* hash.lo; 0 is empty */
     bool *needed;
     size_t mask;
-    bool zero_needed; /* of the key whose hash.lo is 0 */
 };
 
 int bkv_sieve_begin(struct bkv_sieve *sieve, struct bkv_partition *p, const struct bkv_run *run,

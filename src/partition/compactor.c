@@ -89,8 +89,9 @@ static void look_again(struct background *b, uint64_t bytes)
 {
     struct bkv_look look;
     b->unlooked_bytes += bytes;
-    if (b->unlooked_bytes < LOOK_BYTES || !bkv_look_around(b->p, &look))
+    if (b->unlooked_bytes < LOOK_BYTES)
         return;
+    bkv_look_around(b->p, &look);
     b->rest_factor = rest_factor(b->p, &look);
     b->unlooked_bytes = 0;
 }

@@ -109,14 +109,15 @@ static int decide(const struct bkv_change *change, int looked, const struct bkv_
         return present ? conflict("the key is there") : BITKV_OK;
     case BITKV_IF_PRESENT:
         return looked;
-    case BITKV_IF_VERSION:
-        if (present && seen->sequence != change->version)
-            return bkv_error(BITKV_ERR_CONFLICT,
-                             "the key has version %" PRIu64 ", %" PRIu64 " was expected",
-                             seen->sequence, change->version);
-        return looked;
+    default:
+        break;
     }
-    return BITKV_ERR_INVALID;
+    BKV_DEBUG_ASSERT(change->condition == BITKV_IF_VERSION); /* there are no others: db/ looked */
+    if (present && seen->sequence != change->version)
+        return bkv_error(BITKV_ERR_CONFLICT,
+                         "the key has version %" PRIu64 ", %" PRIu64 " was expected",
+                         seen->sequence, change->version);
+    return looked;
 }
 
 /* Goes by the head of the record, but for a version that is another's: what is

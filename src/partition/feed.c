@@ -142,15 +142,21 @@ static int enter_segment(struct bkv_partition *p, struct bkv_feed_cursor *c)
     return missing(p, wanted, c->sequence);
 }
 
+/* The call has been in one before, so the thread has its slot. */
+static struct bkv_epoch_slot *enter_section(void)
+{
+    struct bkv_epoch_slot *slot = bkv_epoch_enter();
+    BKV_ASSERT(slot != NULL);
+    return slot;
+}
+
 static int seek(struct bkv_partition *p, struct bkv_feed_cursor *c)
 {
     /* What comes after this number shows, too late for this look. */
     bkv_lock(&p->lock);
     c->appended = atomic_load_explicit(&p->appended, memory_order_relaxed);
     bkv_unlock(&p->lock);
-    struct bkv_epoch_slot *slot = bkv_epoch_enter();
-    if (slot == NULL)
-        return bkv_error(BITKV_ERR_NO_MEMORY, "no memory for another thread");
+    struct bkv_epoch_slot *slot = enter_section();
     int rc = enter_segment(p, c);
     bkv_epoch_exit(slot);
     return rc;
@@ -211,10 +217,11 @@ static int grow_buffer(struct bkv_feed_cursor *c, uint64_t size)
     return BITKV_OK;
 }
 
-/* One that is as large as a record of the largest kind is not kept. */
-static void shrink_buffer(struct bkv_feed_cursor *c, uint64_t need)
+/* One that is as large as a record of the largest kind is not kept: it ends with that
+ * record, and the next header is fetched before more. */
+static void shrink_buffer(struct bkv_feed_cursor *c)
 {
-    if (c->capacity <= (size_t)16 * WINDOW_BYTES || need > WINDOW_BYTES)
+    if (c->capacity <= (size_t)16 * WINDOW_BYTES)
         return;
     bkv_mfree(c->buffer);
     c->buffer = NULL;
@@ -224,16 +231,15 @@ static void shrink_buffer(struct bkv_feed_cursor *c, uint64_t need)
 /* Bytes [offset, offset + size) of the segment, below the limit. */
 static int fetch(struct bkv_feed_cursor *c, uint64_t size, const uint8_t **bytes)
 {
+    BKV_DEBUG_ASSERT(size > 0 && c->offset + size <= c->limit);
     if (c->mapping->base != NULL) {
-        if (c->offset + size > c->mapping->size)
-            return BITKV_ERR_CORRUPT;
+        BKV_DEBUG_ASSERT(c->limit <= c->mapping->size); /* I8, and pin() */
         *bytes = c->mapping->base + c->offset;
         return BITKV_OK;
     }
-    bool here = c->offset >= c->buffer_offset &&
-                c->offset + size <= c->buffer_offset + c->buffered && c->buffered > 0;
+    bool here = c->offset >= c->buffer_offset && c->offset + size <= c->buffer_offset + c->buffered;
     if (!here) {
-        shrink_buffer(c, size);
+        shrink_buffer(c);
         uint64_t want = bkv_min64(bkv_max64(size, WINDOW_BYTES), c->limit - c->offset);
         int rc = grow_buffer(c, want);
         c->buffered = 0;
@@ -402,12 +408,10 @@ void bkv_feed_begin_end(struct bkv_partition *p, struct bkv_feed_cursor *c)
     bkv_unlock(&p->lock);
 }
 
-int bkv_feed_begin_oldest(struct bkv_partition *p, struct bkv_feed_cursor *c)
+void bkv_feed_begin_oldest(struct bkv_partition *p, struct bkv_feed_cursor *c)
 {
     struct bkv_segment *oldest = NULL;
-    struct bkv_epoch_slot *slot = bkv_epoch_enter();
-    if (slot == NULL)
-        return bkv_error(BITKV_ERR_NO_MEMORY, "no memory for another thread");
+    struct bkv_epoch_slot *slot = enter_section();
     struct bkv_segment *s = atomic_load_explicit(&p->first, memory_order_acquire);
     for (; s != NULL; s = atomic_load_explicit(&s->next, memory_order_acquire)) {
         bool compacted = s->kind == BKV_SEGMENT_COMPACTED;
@@ -421,7 +425,6 @@ int bkv_feed_begin_oldest(struct bkv_partition *p, struct bkv_feed_cursor *c)
         take_segment(c, oldest, BKV_SEGMENT_HEADER);
     }
     bkv_epoch_exit(slot);
-    return BITKV_OK;
 }
 
 int bkv_feed_begin_after(struct bkv_partition *p, struct bkv_feed_cursor *c, uint64_t sequence)
@@ -441,8 +444,7 @@ int bkv_feed_begin_after(struct bkv_partition *p, struct bkv_feed_cursor *c, uin
                          p->index, last, sequence);
     c->sequence = sequence;
     int rc = seek(p, c);
-    /* Damage is told by the next call. */
-    return rc == BITKV_ERR_BEHIND || rc == BITKV_ERR_NO_MEMORY ? rc : BITKV_OK;
+    return rc == BITKV_ERR_BEHIND ? rc : BITKV_OK; /* damage is told by the next call */
 }
 
 void bkv_feed_end(struct bkv_partition *p, struct bkv_feed_cursor *c)

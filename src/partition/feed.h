@@ -25,12 +25,12 @@ struct bkv_feed_cursor {
     uint64_t buffer_offset;
 };
 
-/* All in no epoch section, while the database stays open; one thread at a time.
+/* All in no epoch section, but within a call that has been in one, while the database
+ * stays open; one thread at a time.
  * A cursor begins zeroed. */
 
-/* From the first change on that is retained, whatever the log holds before.
- * BITKV_ERR_NO_MEMORY. */
-int bkv_feed_begin_oldest(struct bkv_partition *partition, struct bkv_feed_cursor *cursor);
+/* From the first change on that is retained, whatever the log holds before. */
+void bkv_feed_begin_oldest(struct bkv_partition *partition, struct bkv_feed_cursor *cursor);
 /* From what is written after the call on. */
 void bkv_feed_begin_end(struct bkv_partition *partition, struct bkv_feed_cursor *cursor);
 /* Behind the record of that sequence number. BITKV_ERR_BEHIND if what follows

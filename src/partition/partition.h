@@ -148,7 +148,7 @@ struct bkv_walk;
 /* With `flags` of bitkv_scan_flags, those whose keys begin with the prefix, which
  * is copied. BITKV_ERR_NO_MEMORY. */
 int bkv_walk_create(struct bkv_walk **out, unsigned flags, const void *prefix, size_t prefix_size);
-void bkv_walk_destroy(struct bkv_walk *walk); /* NULL is ignored */
+void bkv_walk_destroy(struct bkv_walk *walk);
 /* From here on it goes through the snapshot's tables `first`, first + step, ... */
 void bkv_walk_begin(struct bkv_walk *walk, struct bkv_partition *partition,
                     const struct bkv_partition_snapshot *snapshot, uint32_t first, uint32_t step);

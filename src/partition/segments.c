@@ -355,11 +355,21 @@ static int gone(const struct bkv_partition *p, const struct bkv_segment *segment
     return bkv_error(BITKV_ERR_IO, "%s/%s is gone", p->store->dir.path, name);
 }
 
+/* A page that could not be read stays away from its mapping, though the disk may have
+ * recovered: another one is to be made. Under open_mutex. */
+static void close_unreadable(struct bkv_partition *p, struct bkv_segment *segment)
+{
+    const struct bkv_mapping *open = atomic_load(&segment->open);
+    if (open != NULL && bkv_mapping_faulted(open) && !in_use(segment))
+        (void)close_segment(p, segment);
+}
+
 int bkv_segment_pin(struct bkv_partition *p, struct bkv_segment *segment,
                     struct bkv_mapping **mapping)
 {
     int rc = BITKV_OK;
     (void)pthread_mutex_lock(&p->open_mutex);
+    close_unreadable(p, segment);
     *mapping = atomic_load_explicit(&segment->open, memory_order_acquire);
     if (*mapping == NULL)
         rc = open_segment(p, segment, mapping);
@@ -379,16 +389,14 @@ int bkv_segment_pin(struct bkv_partition *p, struct bkv_segment *segment,
 int bkv_segment_grow(struct bkv_partition *p, struct bkv_segment *segment, uint64_t size)
 {
     bool grown = true;
-    uint64_t old = atomic_load_explicit(&segment->size, memory_order_relaxed);
-    if (size <= old)
+    if (size <= atomic_load_explicit(&segment->size, memory_order_relaxed))
         return BITKV_OK;
     (void)pthread_mutex_lock(&p->open_mutex);
-    atomic_store(&segment->size, size); /* who opens it from now on maps enough */
     const struct bkv_mapping *open = atomic_load(&segment->open);
     if (open != NULL && open->base != NULL && open->size < size)
         grown = close_segment(p, segment);
-    if (!grown) /* the mapping stays: the next refresh has to come by here again */
-        atomic_store(&segment->size, old);
+    if (grown) /* who opens it from now on maps enough; if not, the next refresh comes by here */
+        atomic_store(&segment->size, size);
     (void)pthread_mutex_unlock(&p->open_mutex);
     return grown ? BITKV_OK : bkv_error(BITKV_ERR_NO_MEMORY, "no memory to follow a segment");
 }

@@ -29,11 +29,17 @@ struct keys {
     size_t count, capacity;
 };
 
+/* 0 says that a place is empty. Who shares a number with another keeps his tombstone. */
+static uint64_t number_of(uint64_t lo)
+{
+    return lo | (lo == 0);
+}
+
 static int add_key(struct keys *keys, uint64_t lo)
 {
     if (!bkv_grow(&keys->items, keys->count, 1, sizeof *keys->items, &keys->capacity))
         return BITKV_ERR_NO_MEMORY;
-    keys->items[keys->count++] = lo;
+    keys->items[keys->count++] = number_of(lo);
     return BITKV_OK;
 }
 
@@ -114,10 +120,8 @@ static int make_set(struct bkv_sieve *sieve, const struct keys *keys)
     sieve->needed = bkv_calloc(size, sizeof *sieve->needed);
     if (sieve->keys == NULL || sieve->needed == NULL)
         return BITKV_ERR_NO_MEMORY;
-    for (size_t i = 0; i < keys->count; i++) {
-        if (keys->items[i] != 0)
-            sieve->keys[place_of(sieve, keys->items[i])] = keys->items[i];
-    }
+    for (size_t i = 0; i < keys->count; i++)
+        sieve->keys[place_of(sieve, keys->items[i])] = keys->items[i];
     return BITKV_OK;
 }
 
@@ -126,12 +130,9 @@ static int note_older(void *user, const struct bkv_entry *entry)
     struct bkv_sieve *sieve = user;
     if (bkv_entry_type(entry) != BKV_RECORD_PUT)
         return BITKV_OK;
-    if (entry->lo == 0) {
-        sieve->zero_needed = true;
-        return BITKV_OK;
-    }
-    size_t at = place_of(sieve, entry->lo);
-    if (sieve->keys[at] == entry->lo)
+    uint64_t number = number_of(entry->lo);
+    size_t at = place_of(sieve, number);
+    if (sieve->keys[at] == number)
         sieve->needed[at] = true;
     return BITKV_OK;
 }
@@ -198,10 +199,9 @@ bool bkv_sieve_needed(const struct bkv_sieve *sieve, uint64_t lo)
 {
     if (sieve->kind != BKV_SIEVE_SET)
         return sieve->kind == BKV_SIEVE_ALL_NEEDED;
-    if (lo == 0)
-        return sieve->zero_needed;
-    size_t at = place_of(sieve, lo);
-    return sieve->keys[at] != lo || sieve->needed[at]; /* one that nobody asked about stays */
+    uint64_t number = number_of(lo);
+    size_t at = place_of(sieve, number);
+    return sieve->keys[at] != number || sieve->needed[at]; /* one that nobody asked about stays */
 }
 
 void bkv_sieve_end(struct bkv_sieve *sieve)

@@ -26,7 +26,8 @@
  *   I2  The KeyDir is changed after the record is whole in the log, never
  *       before; from then on readers can see it.
  *   I3  A location in the KeyDir is of a record that lies whole below its
- *       segment's `size`.
+ *       segment's `size`. Whatever a file says it is longer than a header, and
+ *       below that size: indexes that claim others are refused.
  *   I4  The sum of `live_bytes` over all segments is the sum of the sizes of
  *       all locations in the KeyDir, once it is settled.
  *   I5  Everything below `flushed` was synced, directory entries included. What
@@ -36,6 +37,8 @@
  *       open, with its descriptor.
  *   I7  After a failed sync `failed` is set for good, and nothing is
  *       appended any more.
+ *   I8  The open mapping of a segment spans its `size`, however long the file is,
+ *       and all mappings of a database have a base, or none has.
  */
 #ifndef BKV_PARTITION_STATE_H
 #define BKV_PARTITION_STATE_H
@@ -256,6 +259,7 @@ struct bkv_partition {
     bool stop_clean;
     uint64_t sync_due_ns;     /* worker's; 0: nothing waits */
     uint64_t reclaim_due_ns;  /* worker's: when to look at `removed` again; 0: not */
+    uint64_t first_look_ns;   /* worker: the compactor looks at what the opening found; 0: it has */
     uint64_t serve_due_ns;    /* worker's: when patience with a waiter ends; 0: nobody has any */
     uint64_t checkpoint_tail; /* worker's: `appended` at the last checkpoint */
     _Atomic bool checkpoint_valid; /* there is one on disk that fits */

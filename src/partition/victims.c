@@ -178,13 +178,11 @@ static bool take_survey(struct bkv_partition *p, struct survey *survey, struct b
     return true;
 }
 
-bool bkv_look_around(struct bkv_partition *p, struct bkv_look *look)
+void bkv_look_around(struct bkv_partition *p, struct bkv_look *look)
 {
     uint64_t now_ms = bkv_store_now_ms(p->store);
     *look = (struct bkv_look){0};
-    struct bkv_epoch_slot *slot = bkv_epoch_enter();
-    if (slot == NULL)
-        return false;
+    struct bkv_epoch_slot *slot = bkv_epoch_enter_again(); /* during a run */
     struct bkv_segment *before = NULL;
     for (struct bkv_segment *s = atomic_load(&p->first); s != NULL; s = atomic_load(&s->next)) {
         struct gauge gauge = measure(p, s, before, now_ms);
@@ -192,7 +190,6 @@ bool bkv_look_around(struct bkv_partition *p, struct bkv_look *look)
         before = s;
     }
     bkv_epoch_exit(slot);
-    return true;
 }
 
 static void begin_survey(struct bkv_partition *p, struct survey *survey)
@@ -403,9 +400,7 @@ bool bkv_run_next(struct bkv_partition *p, uint64_t after_sequence, uint64_t end
     struct survey survey;
     struct bkv_look look;
     bool found = false;
-    struct bkv_epoch_slot *slot = bkv_epoch_enter();
-    if (slot == NULL)
-        return false;
+    struct bkv_epoch_slot *slot = bkv_epoch_enter_again(); /* the call has been in one */
     begin_survey(p, &survey);
     if (take_survey(p, &survey, &look)) {
         for (size_t i = 0; i < survey.count && !found; i++) {

@@ -12,7 +12,7 @@
  *                  not all files can be open at a time: the entries of a window of
  *                  tables are sorted by location, and visited forward through the
  *                  files: what lies close together is read together, and each file
- *                  is opened once a window. Windows double up to WINDOW_ENTRIES,
+ *                  is opened once a window. Windows double up to WINDOW_TABLES,
  *                  so that whoever stops early has not paid for a large one.
  *
  * Which of the two is decided table by table, from a few pages that the kernel is
@@ -56,8 +56,8 @@
 /* Mappings that are kept: a power of two. */
 #define PINS_MAX 256u
 
-/* 24 bytes each, twice while it is filled. */
-#define WINDOW_ENTRIES (1u << 20)
+/* Some thousand entries each, of 24 bytes, twice while they are gathered. */
+#define WINDOW_TABLES 1024u
 /* Entries of a table whose pages are asked about. */
 #define SAMPLES 8u
 
@@ -232,14 +232,15 @@ static void prefetch_first(struct bkv_walk *walk)
 
 /* --- disk: what comes next ---------------------------------------------------------- */
 
-/* Entries from `index` on that lie close together in one file, as a range of it. */
+/* Entries from `index` on, in order, that lie close together in one file, as a range
+ * of it. */
 static size_t run_of(const struct bkv_walk *walk, size_t index, uint64_t limit, uint64_t *bytes)
 {
     const struct bkv_keydir_entry *items = walk->entries.items;
     uint64_t begin = bkv_location_offset(items[index].location);
     uint64_t end = begin + wanted_of(walk, items[index].location);
     uint32_t number = bkv_location_segment(items[index].location);
-    for (index++; walk->ordered && index < walk->entries.count; index++) {
+    for (index++; index < walk->entries.count; index++) {
         uint64_t location = items[index].location;
         uint64_t offset = bkv_location_offset(location);
         uint64_t to = offset + wanted_of(walk, location);
@@ -262,8 +263,8 @@ static void advise(const struct bkv_walk *walk, uint64_t location, uint64_t byte
         return;
     uint64_t begin = bkv_location_offset(location) & ~UINT64_C(0xffff); /* pages are no larger */
     uint64_t end = bkv_min64(bkv_location_offset(location) + bytes, mapping->size);
-    if (begin < end)
-        (void)bkv_io->madvise(mapping->base + begin, end - begin, MADV_WILLNEED);
+    BKV_DEBUG_ASSERT(begin < end); /* I8 */
+    (void)bkv_io->madvise(mapping->base + begin, end - begin, MADV_WILLNEED);
 }
 
 static size_t advise_batch(const struct bkv_walk *walk, size_t index)
@@ -280,10 +281,12 @@ static size_t advise_batch(const struct bkv_walk *walk, size_t index)
     return index;
 }
 
-/* One batch is visited while the next is on its way. */
+/* One batch is visited while the next is on its way. Each has an entry or more, so
+ * that the visited one, which there is, comes to lie within. */
 static void advise_ahead(struct bkv_walk *walk)
 {
-    while (walk->at >= walk->batch_end && walk->batch_end < walk->entries.count) {
+    BKV_DEBUG_ASSERT(walk->at < walk->entries.count);
+    while (walk->at >= walk->batch_end) {
         walk->batch_end = walk->advised;
         walk->advised = advise_batch(walk, walk->advised);
     }
@@ -298,7 +301,8 @@ static int by_location(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
-/* A few records of the table: is one of them not in memory? In the section. */
+/* A few records of the table: is one of them not in memory? Files are mapped here, and
+ * all that locations point at lies within (I8). In the section. */
 static bool looks_cold(const struct bkv_walk *walk)
 {
     size_t stride = walk->entries.count / SAMPLES + 1;
@@ -307,8 +311,7 @@ static bool looks_cold(const struct bkv_walk *walk)
         const struct bkv_mapping *mapping =
             open_mapping(bkv_table_get(&walk->p->table, bkv_location_segment(location)));
         uint64_t offset = bkv_location_offset(location);
-        if (mapping != NULL && mapping->base != NULL && offset < mapping->size &&
-            !bkv_resident_now(mapping, offset))
+        if (mapping != NULL && !bkv_resident_now(mapping, offset))
             return true;
     }
     return false;
@@ -357,14 +360,12 @@ static bool append_table(struct bkv_walk *walk)
 /* More tables, and all of them in order. Takes long: out of the section. */
 static void extend_in_order(struct bkv_walk *walk)
 {
-    for (uint32_t i = 1;
-         i < walk->window && walk->table < walk->tables && walk->entries.count < WINDOW_ENTRIES;
-         i++) {
+    for (uint32_t i = 1; i < walk->window && walk->table < walk->tables; i++) {
         if (!append_table(walk))
             break;
     }
     qsort(walk->entries.items, walk->entries.count, sizeof *walk->entries.items, by_location);
-    if (walk->window < WINDOW_ENTRIES)
+    if (walk->window < WINDOW_TABLES)
         walk->window *= 2;
 }
 
@@ -450,8 +451,7 @@ static inline int fetch(struct bkv_walk *walk, const struct bkv_located *t, uint
 {
     if (BKV_UNLIKELY(t->mapping->base == NULL))
         return fetch_unmapped(walk, t, size, bytes);
-    if (BKV_UNLIKELY(t->offset + t->size > t->mapping->size))
-        return damaged(t);
+    BKV_DEBUG_ASSERT(t->offset + t->size <= t->mapping->size); /* I8 */
     *bytes = t->mapping->base + t->offset;
     return BITKV_OK;
 }
@@ -461,8 +461,7 @@ static inline int fetch_key(struct bkv_walk *walk, const struct bkv_located *t,
                             const uint8_t **bytes, struct bkv_record *record)
 {
     uint64_t size = bkv_min64(t->size, HEAD_BYTES);
-    if (size < BKV_RECORD_HEADER)
-        return damaged(t);
+    BKV_DEBUG_ASSERT(size > BKV_RECORD_HEADER); /* I3 */
     int rc = fetch(walk, t, size, bytes);
     if (rc != BITKV_OK)
         return rc;
@@ -627,8 +626,6 @@ int bkv_walk_create(struct bkv_walk **out, unsigned flags, const void *prefix, s
 
 void bkv_walk_destroy(struct bkv_walk *walk)
 {
-    if (walk == NULL)
-        return;
     unpin_all(walk);
     bkv_keydir_entries_free(&walk->entries);
     bkv_keydir_entries_free(&walk->more);

@@ -30,7 +30,8 @@
 
 /* In longer jobs: this much rest for each unit of work, so that callers on the
  * same processors and memory hardly notice. */
-#define YIELD_FACTOR 16u
+#define FIRST_LOOK_NS 1000000000u
+#define YIELD_FACTOR  16u
 
 /* How soon segments are looked at again whose readers have not left, and those of
  * which there are views. */
@@ -138,6 +139,16 @@ static bool much_died(struct bkv_partition *p)
     return much;
 }
 
+/* What an earlier opening has left to be compacted, or has expired since: nothing that
+ * is written here need ever lead to it. Not at once, for openings that are short. */
+static void look_first(struct bkv_partition *p)
+{
+    if (p->first_look_ns == 0 || bkv_now_ns() < p->first_look_ns)
+        return;
+    p->first_look_ns = 0;
+    bkv_compactor_wake(p);
+}
+
 static void work(struct bkv_partition *p)
 {
     bool more = true;
@@ -155,8 +166,10 @@ static void work(struct bkv_partition *p)
             bkv_compactor_wake(p);
     }
     if (!failed(p)) {
+        look_first(p);
         checkpoint_if_due(p);
     } else {
+        p->first_look_ns = 0;
         p->sync_due_ns = 0; /* it will not come any more: nothing to get up for */
         bkv_sync_serve(p);  /* tells them */
     }
@@ -170,7 +183,8 @@ static uint64_t earlier(uint64_t a, uint64_t b)
 /* When the worker has to come again by itself; 0: never. */
 static uint64_t next_due_ns(const struct bkv_partition *p)
 {
-    return earlier(p->reclaim_due_ns, earlier(p->sync_due_ns, p->serve_due_ns));
+    return earlier(earlier(p->reclaim_due_ns, p->first_look_ns),
+                   earlier(p->sync_due_ns, p->serve_due_ns));
 }
 
 /* Sleeps until there is work or something is due. */
@@ -251,6 +265,8 @@ void *bkv_worker_main(void *partition)
     (void)prctl(PR_SET_NAME, name, 0, 0, 0);
     if (!recover(p))
         return NULL;
+    if (p->store->options.auto_compact)
+        p->first_look_ns = bkv_now_ns() + FIRST_LOOK_NS;
     while (!atomic_load_explicit(&p->stopping, memory_order_acquire)) {
         atomic_store_explicit(&p->wake, 0, memory_order_seq_cst);
         work(p);

@@ -371,12 +371,11 @@ static bool descriptor_may_come(struct bkv_partition *p, int rc, unsigned *attem
         return false;
     bkv_worker_wake(p);
     struct bkv_epoch_slot *slot = bkv_epoch_here();
-    if (slot != NULL)
-        bkv_epoch_pause(slot);
+    BKV_ASSERT(slot != NULL); /* of the call that writes */
+    bkv_epoch_pause(slot);
     bkv_segments_trim(p);
     bkv_sleep_us(1000);
-    if (slot != NULL)
-        bkv_epoch_resume(slot);
+    bkv_epoch_resume(slot);
     return true;
 }
 

@@ -63,6 +63,50 @@ static void a_tombstone_that_is_not_worth_looking_for_stays(void **state)
     }
 }
 
+/* Whoever opens the database next, and only reads, has it in order all the same. */
+static void what_an_opening_leaves_the_next_one_gives_back(void **state)
+{
+    (void)state;
+    bitkv_options o = by_hand(BITKV_IO_AUTO);
+    bitkv *db = open_with(&o);
+    overwrite(db, 10);
+    ok(bitkv_close(db));
+    o.auto_compact = true;
+    db = open_with(&o);
+    uint64_t until = now_ms() + 20000;
+    while (statistics_of(db).fragmentation > 0.6 && now_ms() < until)
+        sleep_ms(10);
+    assert_true(statistics_of(db).fragmentation <= 0.6);
+    expect_all(db, 200, 10, 1000);
+    ok(bitkv_close(db));
+}
+
+/* Of an opening with small files, and nothing of them is dead: each costs a descriptor
+ * and a mapping all the same. */
+static void many_small_files_become_few(void **state)
+{
+    (void)state;
+    for_both_modes(mode)
+    {
+        bitkv_options o = by_hand(mode);
+        bitkv *db = open_with(&o);
+        put_all(db, 6000, 1, 1000);
+        ok(bitkv_close(db));
+        unsigned before = count_files("data_", ".db");
+        assert_true(before > 90);
+        o.auto_compact = true;
+        o.max_file_size = 16u << 20;
+        db = open_with(&o);
+        uint64_t until = now_ms() + 20000;
+        while (count_files("data_", ".db") > before / 2 && now_ms() < until)
+            sleep_ms(10);
+        assert_true(count_files("data_", ".db") <= before / 2);
+        expect_all(db, 6000, 1, 1000);
+        ok(bitkv_close(db));
+        remove_tree(path);
+    }
+}
+
 static int note_active(void *user, const bitkv_segment_info *info)
 {
     if (info->phase == BITKV_SEGMENT_ACTIVE)
@@ -195,14 +239,88 @@ static void the_rate_is_kept(void **state)
     }
 }
 
+/* It is `minute` of the day here, now. */
+static void be_where_it_is(unsigned minute)
+{
+    char zone[32];
+    struct tm utc;
+    time_t now = time(NULL);
+    assert_non_null(gmtime_r(&now, &utc));
+    int west = utc.tm_hour * 60 + utc.tm_min - (int)minute;
+    (void)snprintf(zone, sizeof zone, "HERE%c%02d:%02d:30", west < 0 ? '-' : '+', abs(west) / 60,
+                   abs(west) % 60);
+    assert_int_equal(setenv("TZ", zone, 1), 0);
+    tzset();
+}
+
+static bool compacts_from_to(uint32_t from, uint32_t until)
+{
+    bitkv_options o = by_hand(BITKV_IO_AUTO);
+    bitkv *db = open_with(&o);
+    overwrite(db, 5);
+    ok(bitkv_close(db));
+    o.auto_compact = true;
+    o.compact_from_minute = from;
+    o.compact_until_minute = until;
+    db = open_with(&o);
+    uint64_t end = now_ms() + 1600; /* it looks after a second */
+    while (statistics_of(db).compactions_total == 0 && now_ms() < end)
+        sleep_ms(10);
+    bool any = statistics_of(db).compactions_total > 0;
+    expect_all(db, 200, 5, 1000);
+    ok(bitkv_close(db));
+    remove_tree(path);
+    return any;
+}
+
+static void hours_over_midnight_are_kept(void **state)
+{
+    (void)state;
+    be_where_it_is(30);
+    assert_true(compacts_from_to(23 * 60, 60));
+    be_where_it_is(23 * 60 + 30);
+    assert_true(compacts_from_to(23 * 60, 60));
+    be_where_it_is(12 * 60);
+    assert_false(compacts_from_to(23 * 60, 60));
+    assert_true(compacts_from_to(11 * 60, 13 * 60));
+    be_where_it_is(14 * 60);
+    assert_false(compacts_from_to(11 * 60, 13 * 60));
+    (void)unsetenv("TZ");
+    tzset();
+}
+
+/* What feeds may want is the log's end, as far as it is as it was written: what has been
+ * compacted before has lost changes anyhow, and everything before it has. */
+static void retention_ends_where_something_was_compacted(void **state)
+{
+    (void)state;
+    bitkv_options o = by_hand(BITKV_IO_AUTO);
+    bitkv *db = open_with(&o);
+    overwrite(db, 5);
+    compact(db);
+    overwrite(db, 2);
+    ok(bitkv_close(db));
+    o.feed_retention_bytes = 100u << 20;
+    db = open_with(&o);
+    uint64_t dead = statistics_of(db).dead_bytes;
+    compact(db);
+    assert_true(statistics_of(db).dead_bytes > dead / 4); /* of what was not compacted yet */
+    expect_all(db, 200, 2, 1000);
+    ok(bitkv_close(db));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(dead_space_is_given_back_by_itself),
         TEST(a_tombstone_that_is_not_worth_looking_for_stays),
+        TEST(what_an_opening_leaves_the_next_one_gives_back),
+        TEST(many_small_files_become_few),
         TEST(what_batches_kill_is_given_back_by_itself),
         TEST(nothing_happens_by_itself_where_it_is_not_wanted),
         TEST(hours_of_the_day_are_kept),
+        TEST(hours_over_midnight_are_kept),
+        TEST(retention_ends_where_something_was_compacted),
         TEST(the_rate_is_kept),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

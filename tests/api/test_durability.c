@@ -95,6 +95,10 @@ static void options_can_ask_for_it_too(void **state)
         before = atomic_load(&data_syncs);
         ok(bitkv_del(db, "k", 1));
         assert_true(atomic_load(&data_syncs) > before);
+        before = atomic_load(&data_syncs);
+        ok(bitkv_put_with(db, "k", 1, "w", 1, BITKV_DURABILITY_NONE));
+        if (way == 1) /* every write, whatever it asks for */
+            assert_true(atomic_load(&data_syncs) > before);
         ok(bitkv_close(db));
     }
 }

@@ -5,6 +5,8 @@
 #include "log/format.h"
 #include "log/record.h"
 
+#include <pthread.h>
+
 static uint64_t file_bytes(const char *name)
 {
     char full[PATH_SIZE];
@@ -110,6 +112,42 @@ static void each_counter_and_gauge_tells_what_happened(void **state)
         assert_int_equal(statistics_of(db).syncs_total, 2);
         ok(bitkv_close(db));
     }
+}
+
+#define READERS 40u /* more than have a counter of their own */
+#define GETS    500u
+
+static void *get_some(void *user)
+{
+    bitkv *db = user;
+    for (unsigned i = 0; i < GETS; i++) {
+        char value[8];
+        size_t size;
+        if (bitkv_get_into(db, "k", 1, value, sizeof value, &size) != BITKV_OK ||
+            bitkv_exists(db, "absent", 6) != BITKV_NOT_FOUND)
+            return db;
+    }
+    return NULL;
+}
+
+static void no_get_is_left_out_however_many_threads_there_are(void **state)
+{
+    (void)state;
+    bitkv_options o = one_partition(BITKV_IO_AUTO);
+    bitkv *db = open_with(&o);
+    put_text(db, "k", "v");
+    pthread_t threads[READERS];
+    for (unsigned i = 0; i < READERS; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, get_some, db), 0);
+    for (unsigned i = 0; i < READERS; i++) {
+        void *failed;
+        assert_int_equal(pthread_join(threads[i], &failed), 0);
+        assert_null(failed);
+    }
+    bitkv_statistics s = statistics_of(db);
+    assert_int_equal(s.gets_total, 2 * READERS * GETS);
+    assert_int_equal(s.gets_miss_total, READERS * GETS);
+    ok(bitkv_close(db));
 }
 
 static void the_log_has_its_marks_counted_as_dead(void **state)
@@ -298,6 +336,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(a_fresh_database_is_all_zeros),
         TEST(each_counter_and_gauge_tells_what_happened),
+        TEST(no_get_is_left_out_however_many_threads_there_are),
         TEST(the_log_has_its_marks_counted_as_dead),
         TEST(segments_and_disk_bytes_are_those_of_the_directory),
         TEST(a_reopening_tells_what_it_took_from_where),

@@ -17,6 +17,7 @@
 #include <inttypes.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -489,11 +490,11 @@ static void on_log(void *user, bitkv_log_level level, const char *message)
 {
     /* Several threads may speak at once: counters only need not be exact. */
     struct lab_log_lines *lines = user;
-    __atomic_fetch_add(&lines->lines, 1, __ATOMIC_RELAXED);
+    atomic_fetch_add(&lines->lines, 1);
     if (level == BITKV_LOG_WARNING)
-        __atomic_fetch_add(&lines->warnings, 1, __ATOMIC_RELAXED);
+        atomic_fetch_add(&lines->warnings, 1);
     if (level == BITKV_LOG_ERROR)
-        __atomic_fetch_add(&lines->errors, 1, __ATOMIC_RELAXED);
+        atomic_fetch_add(&lines->errors, 1);
     if (lab_flag("BITKV_TEST_VERBOSE"))
         (void)fprintf(stderr, "  log: %s\n", message);
 }

@@ -110,7 +110,7 @@ uint32_t lab_partition_of(const struct bkv_manifest *manifest, const char *key);
 
 /* What the library said while a database was open. */
 struct lab_log_lines {
-    unsigned lines, warnings, errors; /* of all levels; of those two */
+    _Atomic unsigned lines, warnings, errors; /* of all levels; of those two */
     char last[512];
 };
 

@@ -11,11 +11,12 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+/* It is changed beside the library's threads. */
 static struct {
     _Atomic int kind;
-    uint32_t first, count;
-    int error;
-    int death; /* exit status; 0: calls fail */
+    _Atomic uint32_t first, count;
+    _Atomic int error;
+    _Atomic int death; /* exit status; 0: calls fail */
 } plan = {.kind = FAULT_COUNT};
 
 #define LEFT_MAPPED_MAX 4096u

@@ -400,6 +400,7 @@ static void the_space_of_a_compacted_file_comes_back_when_its_view_is_released(v
         put_all(db, 200, 2, 1000);
         compact(db);
         assert_int_equal(count_unlinked() > 0, mode == BITKV_IO_MMAP); /* else it is a copy */
+        sleep_ms(200); /* the worker has looked by now, and found it in use */
         bitkv_view_release(&view);
         for (uint64_t until = now_ms() + 30000; count_unlinked() > 0; sleep_ms(10))
             assert_true(now_ms() < until);
