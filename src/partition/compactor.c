@@ -125,8 +125,10 @@ static bool in_window(const bitkv_options *o)
         return true;
     time_t now = time(NULL);
     struct tm local;
-    if (localtime_r(&now, &local) == NULL)
-        return true;
+    /* It knows every year that fits into an int, and the kernel's clock ends in 2262. */
+    const struct tm *known = localtime_r(&now, &local);
+    BKV_ASSERT(known != NULL);
+    (void)known;
     uint32_t minute = (uint32_t)local.tm_hour * 60 + (uint32_t)local.tm_min;
     if (o->compact_from_minute < o->compact_until_minute)
         return minute >= o->compact_from_minute && minute < o->compact_until_minute;
@@ -148,7 +150,9 @@ static bool run_once(struct bkv_partition *p, uint64_t *wait_ns)
     (void)pthread_mutex_lock(&p->compact_mutex);
     bkv_reserve_prepare(p);
     int rc = bkv_compact_go_on(p);
-    bool found = rc == BITKV_OK && bkv_run_choose(p, &look, &run);
+    if (rc == BITKV_OK)
+        rc = bkv_run_choose(p, &look, &run);
+    bool found = rc == BITKV_OK;
     if (found) {
         uint64_t now = bkv_now_ns();
         struct background b = {
@@ -159,12 +163,12 @@ static bool run_once(struct bkv_partition *p, uint64_t *wait_ns)
         };
         struct bkv_pace pace = {.slice = background_slice, .user = &b};
         rc = bkv_compact_run(p, &run, &pace);
-    } else if (rc == BITKV_OK && look.next_due_ms != 0) {
+    } else if (rc == BITKV_NOT_FOUND && look.next_due_ms != 0) {
         uint64_t now_ms = bkv_store_now_ms(p->store);
         *wait_ns = bkv_max64(1, look.next_due_ms - bkv_min64(now_ms, look.next_due_ms)) * 1000000u;
     }
     (void)pthread_mutex_unlock(&p->compact_mutex);
-    if (rc != BITKV_OK) {
+    if (rc < 0) {
         *wait_ns = RETRY_NS;
         if (!stopping(p))
             bkv_log(p->store, BITKV_LOG_WARNING, "no compaction: %s", bitkv_error_context());
@@ -310,15 +314,17 @@ static int run_by_hand(struct bkv_partition *p, uint64_t end, const struct bkv_p
     atomic_fetch_sub(&p->hands, 1);
     bkv_reserve_prepare(p);
     int rc = bkv_compact_go_on(p);
-    *found = rc == BITKV_OK && bkv_run_next(p, *after, end, &run);
+    if (rc == BITKV_OK)
+        rc = bkv_run_next(p, *after, end, &run);
+    *found = rc == BITKV_OK;
     if (*found) {
         uint64_t last = run.segments[run.count - 1]->last_sequence;
         rc = bkv_compact_run(p, &run, pace);
-        if (rc != BITKV_ERR_CORRUPT || !any_unfit(&run))
+        if (!any_unfit(&run)) /* it was none when it was chosen */
             *after = last;
     }
     (void)pthread_mutex_unlock(&p->compact_mutex);
-    return rc;
+    return rc == BITKV_NOT_FOUND ? BITKV_OK : rc;
 }
 
 /* A damaged file keeps no other from being compacted; the first is told. */
