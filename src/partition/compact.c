@@ -297,7 +297,7 @@ static uint64_t find_committed(const struct bkv_partition *p, const struct bkv_h
 
 /* What the KeyDir has for each entry; 0: nothing. */
 static void look_up(const struct bkv_compaction *c, const struct bkv_entry *entries, size_t count,
-                   uint64_t *locations)
+                    uint64_t *locations)
 {
     const struct bkv_keydir *keydir = c->p->keydir;
     struct bkv_epoch_slot *slot = bkv_epoch_enter_again(); /* the run was chosen in one */

@@ -481,8 +481,8 @@ static bool any_corrupt(bitkv *db)
     bool any = false;
     size_t size;
     for (uint32_t key = 0; key < DAMAGED_KEYS; key++)
-        any |= bitkv_get_into(db, &key, sizeof key, large, sizeof large, &size) ==
-               BITKV_ERR_CORRUPT;
+        any |=
+            bitkv_get_into(db, &key, sizeof key, large, sizeof large, &size) == BITKV_ERR_CORRUPT;
     return any;
 }
 
