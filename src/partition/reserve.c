@@ -82,8 +82,8 @@ void bkv_reserve_prepare(struct bkv_partition *p)
     }
     bkv_file_close(&file);
     if (rc == BITKV_OK) {
+        atomic_store(&p->reserve_owed, false); /* before there is something to lend */
         atomic_store(&p->reserve_bytes, bkv_max64(size, have));
-        atomic_store(&p->reserve_owed, false);
     } else if (have == 0) {
         (void)bkv_dir_unlink(&p->store->dir, name);
     }

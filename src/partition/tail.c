@@ -52,8 +52,8 @@
 static int reserve(const struct bkv_partition *p, const struct bkv_file *file, uint64_t from,
                    uint64_t to)
 {
-    if (BKV_UNLIKELY(atomic_load_explicit(&p->reserve_owed, memory_order_relaxed)) &&
-        !atomic_load_explicit(&p->lending, memory_order_relaxed))
+    /* Not while a deletion borrows: what is owed has nothing to lend (reserve.c). */
+    if (BKV_UNLIKELY(atomic_load_explicit(&p->reserve_owed, memory_order_relaxed)))
         return bkv_error(BITKV_ERR_NO_SPACE,
                          "the disk is full and partition %u is being compacted; writing resumes by "
                          "itself",
