@@ -147,6 +147,19 @@ static void cut_file(const char *name)
     assert_int_equal(truncate(in_partition(full, name), 4096), 0);
 }
 
+/* The worker has made room ahead of the tail, and is done with it. */
+static void await_reserved(bitkv *db, uint64_t bytes)
+{
+    struct bkv_partition *p = first_partition(db);
+    uint64_t before = 0, now = 0;
+    for (unsigned ms = 0; now < p->tail.offset + bytes || now != before; ms += 50) {
+        assert_true(ms < 20000);
+        sleep_ms(50);
+        before = now;
+        now = atomic_load(&p->tail.reserved);
+    }
+}
+
 /* What lies in the cut part is lost, whoever did it; nothing is acknowledged that rests
  * on it, and the process goes on. */
 static void a_write_into_a_file_that_was_cut_is_an_error(void **state)
@@ -156,6 +169,8 @@ static void a_write_into_a_file_that_was_cut_is_an_error(void **state)
     o.max_file_size = 8 << 20;
     bitkv *db = open_with(&o);
     put_all(db, 600, 1, 1000); /* by now through the mapping */
+    await_reserved(db, 64 << 10);
+    fault_arm(FAULT_fallocate, 0, UINT32_MAX, ENOSPC); /* it would be as long again */
     cut_file("data_1.db");
     uint32_t key = 1000;
     fails(BITKV_ERR_IO, bitkv_put(db, &key, sizeof key, "value", 5));
@@ -166,6 +181,7 @@ static void a_write_into_a_file_that_was_cut_is_an_error(void **state)
     fails(BITKV_ERR_IO, bitkv_del(db, &key, sizeof key));
     expect_version(db, 0, 1, 1000); /* of the part that is there */
     assert_true(bitkv_close(db) != BITKV_OK);
+    fault_disarm();
     db = open_with(&o);
     expect_version(db, 0, 1, 1000);
     put_version(db, 0, 2, 1000);
