@@ -7,6 +7,7 @@
 #ifndef BKV_PARTITION_PARTITION_H
 #define BKV_PARTITION_PARTITION_H
 
+#include "base/bytes.h"
 #include "base/clock.h"
 #include "base/epoch.h"
 #include "base/hash.h"
@@ -230,8 +231,7 @@ static inline uint64_t bkv_remaining_ms(const struct bkv_store *store, uint64_t 
 {
     if (deadline == UINT64_MAX)
         return UINT64_MAX;
-    uint64_t now = bkv_store_now_ms(store);
-    return deadline > now ? deadline - now : 0;
+    return deadline - bkv_min64(deadline, bkv_store_now_ms(store));
 }
 
 struct bkv_change {
