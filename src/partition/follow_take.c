@@ -616,10 +616,8 @@ static void unlink_leaving(struct bkv_partition *p)
             before = s;
             continue;
         }
-        if (before == NULL)
-            atomic_store_explicit(&p->first, s->next, memory_order_release);
-        else
-            atomic_store_explicit(&before->next, s->next, memory_order_release);
+        BKV_ASSERT(before != NULL); /* what replaces it: insert() */
+        atomic_store_explicit(&before->next, s->next, memory_order_release);
         s->next_removed = leaving;
         leaving = s;
     }
