@@ -577,8 +577,11 @@ static void begin_following(struct bkv_recover *r)
     *at = (struct bkv_followed){.sequence = r->last_sequence,
                                 .opened_sequence = r->last_sequence,
                                 .dropped_id = r->dropped_id};
-    for (size_t i = 0; i < r->count; i++)
-        r->found[i].segment->followed = true;
+    for (size_t i = 0; i < r->count; i++) {
+        struct bkv_segment *segment = r->found[i].segment;
+        segment->followed = true;
+        atomic_store(&segment->shown, atomic_load(&segment->size));
+    }
     if (r->count == 0)
         return;
     at->segment = r->found[r->count - 1].segment;

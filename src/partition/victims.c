@@ -164,9 +164,6 @@ static bool take_survey(struct bkv_partition *p, struct survey *survey, struct b
 {
     struct bkv_segment *before = NULL;
     *look = (struct bkv_look){0};
-    bkv_lock(&p->lock);
-    survey->next_sequence = p->next_sequence;
-    bkv_unlock(&p->lock);
     for (struct bkv_segment *s = atomic_load(&p->first); s != NULL; s = atomic_load(&s->next)) {
         struct gauge gauge = measure(p, s, before, survey->now_ms);
         if (!add_gauge(survey, gauge))
@@ -174,6 +171,9 @@ static bool take_survey(struct bkv_partition *p, struct survey *survey, struct b
         see(look, &gauge);
         before = s;
     }
+    bkv_lock(&p->lock); /* after the walk: whatever was full then lies before it */
+    survey->next_sequence = p->next_sequence;
+    bkv_unlock(&p->lock);
     retain(survey, p->store->options.feed_retention_bytes);
     look->next_due_ms = next_due_ms(survey);
     return true;
@@ -289,9 +289,10 @@ static void extend(const struct survey *survey, size_t seed, struct bkv_run *run
 
 /* --- what is worth most ---------------------------------------------------------- */
 
-/* Rounded down (Newton), without the mathematical library. */
+/* Rounded down (Newton), without the mathematical library; not of 0. */
 static uint64_t square_root(uint64_t x)
 {
+    BKV_ASSERT(x > 0);
     uint64_t root = x / 2 + 1;
     uint64_t better = (root + x / root) / 2;
     while (better < root) {
