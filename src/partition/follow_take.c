@@ -643,8 +643,10 @@ static void unlink_leaving(struct bkv_partition *p)
             before = s;
             continue;
         }
-        BKV_ASSERT(before != NULL); /* what replaces it: insert() */
-        atomic_store_explicit(&before->next, s->next, memory_order_release);
+        if (before == NULL) /* not the files of a writer: what replaces it comes first */
+            atomic_store_explicit(&p->first, s->next, memory_order_release);
+        else
+            atomic_store_explicit(&before->next, s->next, memory_order_release);
         s->next_removed = leaving;
         leaving = s;
     }

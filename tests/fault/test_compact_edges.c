@@ -423,6 +423,16 @@ static void a_hint_that_points_behind_its_segment_is_damage(void **state)
     ok(bitkv_close(db));
 }
 
+/* One that tells of no values: those that are there are read, and kept. */
+static void a_summary_that_is_wrong_drops_nothing(void **state)
+{
+    (void)state;
+    bitkv *db = open_copy();
+    segment_at(db, 1)->summary = (struct bkv_summary){0};
+    ok(run(db));
+    check_aftermath(db);
+}
+
 static void an_input_that_is_gone_is_an_error_and_may_come_back(void **state)
 {
     (void)state;
@@ -569,6 +579,7 @@ int main(void)
         cmocka_unit_test(a_run_without_its_end_may_be_left_to_the_next_opening),
         cmocka_unit_test(damage_of_any_record_keeps_its_file),
         cmocka_unit_test(a_hint_that_points_behind_its_segment_is_damage),
+        cmocka_unit_test(a_summary_that_is_wrong_drops_nothing),
         cmocka_unit_test(an_input_that_is_gone_is_an_error_and_may_come_back),
         cmocka_unit_test(a_key_that_is_put_again_while_its_expired_value_goes_stays),
         cmocka_unit_test(of_two_damaged_files_the_first_is_told),

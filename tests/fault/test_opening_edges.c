@@ -251,13 +251,49 @@ static void every_read_of_an_opening_may_fail(void **state)
     char name[PATH_SIZE]; /* a tail that is torn, which is measured */
     int fd = open(in_partition(name, "data_1.db"), O_WRONLY | O_APPEND | O_CLOEXEC);
     assert_true(fd >= 0);
-    static const char garbage[200000] = {1, 2, 3};
+    static char garbage[200000];
+    memset(garbage, 0xa5, sizeof garbage);
     assert_int_equal(write(fd, garbage, sizeof garbage), (ssize_t)sizeof garbage);
     (void)close(fd);
     open_with_failing_reads(&o, KEYS);
     o.read_only = false;
     db = open_with(&o);
     expect_all(db, KEYS, 1, SIZE);
+    ok(bitkv_close(db));
+}
+
+/* A checkpoint covers the file, so nobody has looked at its hint. */
+static void a_hint_that_rots_under_a_checkpoint_is_written_anew(void **state)
+{
+    (void)state;
+    atomic_store(&threads_left, UINT32_MAX);
+    bitkv_options o = by_hand(BITKV_IO_AUTO);
+    bitkv *db = open_with(&o);
+    for (uint32_t version = 1; version <= 3; version++)
+        put_all(db, 100, version, 1000);
+    compact(db); /* the last file is full, too */
+    compact(db);
+    ok(bitkv_close(db));
+    char folder[PATH_SIZE], name[PATH_SIZE];
+    DIR *dir = opendir(inside(folder, path, "partition_0"));
+    assert_non_null(dir);
+    for (const struct dirent *e; (e = readdir(dir)) != NULL;) {
+        if (strncmp(e->d_name, "hint_", 5) == 0)
+            flip_byte(in_partition(name, e->d_name), 20);
+    }
+    (void)closedir(dir);
+    db = open_with(&o);
+    expect_all(db, 100, 3, 1000);
+    put_version(db, 100, 1, 1000);
+    const struct bkv_segment *first = atomic_load(&db->partitions[0]->first);
+    for (unsigned ms = 0; atomic_load(&first->hint_bytes) == 0; ms++) {
+        assert_true(ms < 20000);
+        sleep_ms(1);
+    }
+    ok(bitkv_close(db));
+    db = open_with(&o);
+    expect_all(db, 100, 3, 1000);
+    ok(bitkv_exists(db, &(uint32_t){100}, sizeof(uint32_t)));
     ok(bitkv_close(db));
 }
 
@@ -270,6 +306,7 @@ int main(void)
         EDGE(files_that_stay_away_fail_a_follower_s_opening),
         EDGE(one_that_is_to_be_copied_may_be_gone),
         EDGE(every_read_of_an_opening_may_fail),
+        EDGE(a_hint_that_rots_under_a_checkpoint_is_written_anew),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -289,6 +289,20 @@ static void ids_may_be_used_up(void **state)
     reopen_and_expect(&o, KEYS, 3, 1000);
 }
 
+static void numbers_may_be_used_up(void **state)
+{
+    (void)state;
+    bitkv *db = open_by_hand(BITKV_IO_AUTO);
+    struct bkv_partition *p = first_partition(db);
+    struct bkv_segment *segment = bkv_segment_new(p, 77);
+    assert_non_null(segment);
+    segment->number = BKV_SEGMENTS_MAX;
+    fails(BITKV_ERR_LIMIT, bkv_segment_number_at(p, segment));
+    context_has("max_file_size");
+    bkv_segment_unref(segment);
+    ok(bitkv_close(db));
+}
+
 /* With so few that not one full segment may wait. */
 static void descriptors_for_full_segments_may_be_used_up(void **state)
 {
@@ -714,6 +728,7 @@ int main(void)
         EDGE(a_record_that_fills_a_segment_needs_all_of_its_space),
         EDGE(a_folder_that_is_gone_is_an_error_of_the_put),
         EDGE(ids_may_be_used_up),
+        EDGE(numbers_may_be_used_up),
         EDGE(descriptors_for_full_segments_may_be_used_up),
         EDGE(memory_may_lack_for_what_a_snapshot_keeps),
         EDGE(a_segment_that_is_gone_cannot_be_synced),
