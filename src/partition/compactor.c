@@ -140,8 +140,8 @@ static bool in_window(const bitkv_options *o)
 /* One run, if one is due. *wait_ns: until it should look again; 0: when woken. */
 static bool run_once(struct bkv_partition *p, uint64_t *wait_ns)
 {
-    struct bkv_look look;
-    struct bkv_run run;
+    struct bkv_look look = {0};
+    struct bkv_run run = {.count = 0};
     *wait_ns = 0;
     if (!in_window(&p->store->options)) {
         *wait_ns = WINDOW_LOOK_NS;
@@ -308,7 +308,7 @@ static bool any_unfit(const struct bkv_run *run)
 static int run_by_hand(struct bkv_partition *p, uint64_t end, const struct bkv_pace *pace,
                        uint64_t *after, bool *found)
 {
-    struct bkv_run run;
+    struct bkv_run run = {.count = 0};
     atomic_fetch_add(&p->hands, 1);
     (void)pthread_mutex_lock(&p->compact_mutex);
     atomic_fetch_sub(&p->hands, 1);
