@@ -19,6 +19,7 @@
 
 #include "base/bytes.h"
 #include "base/clock.h"
+#include "base/epoch.h"
 #include "base/error.h"
 
 #include <errno.h>
@@ -137,6 +138,16 @@ static bool in_window(const bitkv_options *o)
 
 /* --- the thread ------------------------------------------------------------------------ */
 
+/* The first section of this thread needs memory, the others do not. */
+static int have_slot(const struct bkv_partition *p)
+{
+    struct bkv_epoch_slot *slot = bkv_epoch_enter();
+    if (slot == NULL)
+        return bkv_error(BITKV_ERR_NO_MEMORY, "no memory to compact partition %u", p->index);
+    bkv_epoch_exit(slot);
+    return BITKV_OK;
+}
+
 /* One run, if one is due. *wait_ns: until it should look again; 0: when woken. */
 static bool run_once(struct bkv_partition *p, uint64_t *wait_ns)
 {
@@ -149,7 +160,9 @@ static bool run_once(struct bkv_partition *p, uint64_t *wait_ns)
     }
     (void)pthread_mutex_lock(&p->compact_mutex);
     bkv_reserve_prepare(p);
-    int rc = bkv_compact_go_on(p);
+    int rc = have_slot(p);
+    if (rc == BITKV_OK)
+        rc = bkv_compact_go_on(p);
     if (rc == BITKV_OK)
         rc = bkv_run_choose(p, &look, &run);
     bool found = rc == BITKV_OK;

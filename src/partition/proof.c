@@ -64,8 +64,8 @@ static struct bkv_found *to_be_marked(struct bkv_recover *r)
     if (f == NULL || !lost || !proven || r->p->recovery.damaged_regions == 0)
         return NULL;
     uint64_t size = atomic_load(&f->segment->size);
-    bool takes_it = !f->covered && !f->compacted && !f->hint && size >= BKV_SEGMENT_HEADER &&
-                    size % BKV_RECORD_ALIGNMENT == 0 &&
+    BKV_DEBUG_ASSERT(size >= BKV_SEGMENT_HEADER);
+    bool takes_it = !f->covered && !f->compacted && !f->hint && size % BKV_RECORD_ALIGNMENT == 0 &&
                     size + MARK_RECORD <= r->p->store->options.max_file_size &&
                     r->last_sequence < UINT64_MAX - 1;
     return takes_it ? f : NULL;

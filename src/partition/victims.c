@@ -367,9 +367,7 @@ int bkv_run_choose(struct bkv_partition *p, struct bkv_look *look, struct bkv_ru
 {
     struct survey survey;
     *look = (struct bkv_look){0};
-    struct bkv_epoch_slot *slot = bkv_epoch_enter(); /* the list's segments stay */
-    if (slot == NULL)
-        return no_memory(p);
+    struct bkv_epoch_slot *slot = bkv_epoch_enter_again(); /* the list's segments stay */
     begin_survey(p, &survey);
     int rc = take_survey(p, &survey, look) ? BITKV_OK : no_memory(p);
     if (rc == BITKV_OK && !choose(&survey, look, run))

@@ -251,7 +251,7 @@ static void every_read_of_an_opening_may_fail(void **state)
     char name[PATH_SIZE]; /* a tail that is torn, which is measured */
     int fd = open(in_partition(name, "data_1.db"), O_WRONLY | O_APPEND | O_CLOEXEC);
     assert_true(fd >= 0);
-    static char garbage[200000];
+    static char garbage[6 << 20];
     memset(garbage, 0xa5, sizeof garbage);
     assert_int_equal(write(fd, garbage, sizeof garbage), (ssize_t)sizeof garbage);
     (void)close(fd);
@@ -269,10 +269,8 @@ static void a_hint_that_rots_under_a_checkpoint_is_written_anew(void **state)
     atomic_store(&threads_left, UINT32_MAX);
     bitkv_options o = by_hand(BITKV_IO_AUTO);
     bitkv *db = open_with(&o);
-    for (uint32_t version = 1; version <= 3; version++)
-        put_all(db, 100, version, 1000);
-    compact(db); /* the last file is full, too */
-    compact(db);
+    put_all(db, 100, 3, 1000);
+    put_version(db, 101, 1, 70000); /* which makes a file of its own, the last */
     ok(bitkv_close(db));
     char folder[PATH_SIZE], name[PATH_SIZE];
     DIR *dir = opendir(inside(folder, path, "partition_0"));
@@ -297,15 +295,41 @@ static void a_hint_that_rots_under_a_checkpoint_is_written_anew(void **state)
     ok(bitkv_close(db));
 }
 
+/* A snapshot of a file that is closed opens it. */
+static void a_snapshot_s_file_that_cannot_be_opened_is_an_error(void **state)
+{
+    (void)state;
+    atomic_store(&threads_left, UINT32_MAX);
+    bitkv_options o = by_hand(BITKV_IO_AUTO);
+    bitkv *db = open_with(&o);
+    put_all(db, 200, 1, 1000);
+    ok(bitkv_close(db));
+    db = open_with(&o);
+    bitkv_snapshot *snapshot;
+    ok(bitkv_snapshot_create(&snapshot, db));
+    uint32_t key = 0;
+    char value[1000];
+    size_t size;
+    fault_arm(FAULT_openat, 0, UINT32_MAX, EIO);
+    fails(BITKV_ERR_IO,
+          bitkv_snapshot_get_into(snapshot, &key, sizeof key, value, sizeof value, &size));
+    fault_disarm();
+    ok(bitkv_snapshot_get_into(snapshot, &key, sizeof key, value, sizeof value, &size));
+    ok(bitkv_snapshot_destroy(snapshot));
+    ok(bitkv_close(db));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        /* before threads of others have left their slots to new ones */
+        EDGE(a_compactor_without_memory_says_so_and_tries_again),
         EDGE(an_opening_needs_a_thread_for_each_partition),
         EDGE(a_compactor_that_cannot_be_started_is_told_and_costs_space_only),
-        EDGE(a_compactor_without_memory_says_so_and_tries_again),
         EDGE(files_that_stay_away_fail_a_follower_s_opening),
         EDGE(one_that_is_to_be_copied_may_be_gone),
         EDGE(every_read_of_an_opening_may_fail),
+        EDGE(a_snapshot_s_file_that_cannot_be_opened_is_an_error),
         EDGE(a_hint_that_rots_under_a_checkpoint_is_written_anew),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

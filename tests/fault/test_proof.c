@@ -294,11 +294,33 @@ static void a_check_believes_it_likewise(void **state)
 static void what_is_proven_since_is_not_forgotten(void **state)
 {
     (void)state;
-    bool died = true;
-    for (uint32_t n = 0; died; n++) {
-        make_log(ONE_FILE, true);
-        write_file(0, 1, 64);
-        died = dies_at(n);
+    for (uint64_t id = 1; id <= 2; id++) {
+        bool died = true;
+        for (uint32_t n = 0; died; n++) {
+            make_log(ONE_FILE, true);
+            write_file(0, id, 64);
+            died = dies_at(n);
+            expect_kept_from_now_on();
+        }
+    }
+}
+
+/* Also the one that is to be marked, which was there a moment ago. */
+static void a_file_that_is_gone_fails_the_opening(void **state)
+{
+    (void)state;
+    uint32_t fired = 1;
+    for (uint32_t n = 0; fired > 0; n++) {
+        bitkv *db = NULL;
+        make_log(TWO_FILES, true);
+        fault_install();
+        fault_arm(FAULT_openat, n, 1, ENOENT);
+        int rc = lab_open(&db, path, (struct lab_open){.by_hand = true});
+        fired = fault_fired();
+        fault_disarm();
+        if (rc == BITKV_OK)
+            assert_int_equal(bitkv_close(db), BITKV_OK);
+        fault_uninstall();
         expect_kept_from_now_on();
     }
 }
@@ -315,6 +337,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(only_one_that_verifies_and_is_of_the_log_is_believed, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(a_check_believes_it_likewise, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_file_that_is_gone_fails_the_opening, setup, teardown),
         cmocka_unit_test_setup_teardown(what_is_proven_since_is_not_forgotten, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

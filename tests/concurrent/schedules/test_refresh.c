@@ -196,7 +196,7 @@ static void *get_hot(void *unused)
 static void a_get_opens_a_file_once_more_that_has_grown_since(void **state)
 {
     (void)state;
-    options.max_file_size = 1 << 20;
+    options.max_file_size = 32 << 20;
     db = open_with(&options);
     ok(put_number(HOT, 1, BITKV_DURABILITY_NONE));
     bitkv_options o = options;
@@ -206,13 +206,13 @@ static void a_get_opens_a_file_once_more_that_has_grown_since(void **state)
     schedule_hold("get.pinned"); /* nothing is open yet */
     assert_int_equal(pthread_create(&thread, NULL, get_hot, NULL), 0);
     assert_true(schedule_await());
-    for (uint32_t n = 2; n < 2000; n++) /* many pages further on */
+    for (uint32_t n = 2; n < 60000; n++) /* behind what was reserved then */
         ok(put_number(HOT, n, BITKV_DURABILITY_NONE));
     ok(bitkv_refresh(follower));
     schedule_release();
     assert_int_equal(pthread_join(thread, NULL), 0);
     ok(result);
-    assert_int_equal(result_number, 1999);
+    assert_int_equal(result_number, 59999);
     end();
 }
 
