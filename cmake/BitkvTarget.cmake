@@ -48,7 +48,7 @@ function(bitkv_configure_coverage target)
     get_target_property(type ${target} TYPE)
     # An assertion counts as true, not as a branch; see src/base/assert.h.
     target_compile_definitions(${target} PRIVATE BKV_COVERAGE=1)
-    if(target MATCHES "^(bitkv_(static|shared)|test_unit_.*)$")
+    if(target MATCHES "^(bitkv_(static|shared|scheduled)|test_unit_.*)$")
         target_compile_options(${target} PRIVATE ${flags} -fcoverage-mcdc
             -fprofile-update=atomic) # or threads lose each other's counts
     endif()

@@ -1148,7 +1148,8 @@ typedef int (*bitkv_progress_cb)(void *user, uint64_t done, uint64_t total);
  * @return BITKV_OK; BITKV_ERR_CANCELED: what was done so far stays done;
  *         BITKV_ERR_NO_SPACE; BITKV_ERR_CORRUPT if a live record does not
  *         verify: its file is left as it is; BITKV_ERR_READ_ONLY;
- *         BITKV_ERR_SYNC_FAILED; BITKV_ERR_CLOSED; BITKV_ERR_INVALID
+ *         BITKV_ERR_NO_MEMORY; BITKV_ERR_SYNC_FAILED; BITKV_ERR_CLOSED;
+ *         BITKV_ERR_INVALID
  */
 BITKV_API int bitkv_compact(bitkv *db, uint32_t partition, bitkv_progress_cb progress, void *user);
 

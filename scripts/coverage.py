@@ -40,14 +40,24 @@ def export(build):
     merged = os.path.join(build, "tests.profdata")
     subprocess.run([tool("llvm-profdata"), "merge", "-sparse", "-o", merged, *raw], check=True)
     # Profiles are by function, whichever program ran it: the library suffices for
-    # its own functions, and the unit tests' programs have those of headers.
-    command = [tool("llvm-cov"), "export", "-format=text", "-instr-profile=" + merged,
-               os.path.join(build, "src", "libbitkv.so")]
-    for program in glob.glob(os.path.join(build, "tests", "test_unit_*")):
-        if os.access(program, os.X_OK):
-            command += ["-object", program]
+    # its own functions, and the unit tests' programs have those of headers. Schedules
+    # run a variant of the library: what has points in it is another function there.
+    library = [os.path.join(build, "src", "libbitkv.so"), *programs(build, "test_unit_*")]
+    variants = [library] + [[p] for p in programs(build, "test_concurrent_schedules_*")]
+    return [function for objects in variants for function in functions_of(merged, objects)]
+
+
+def programs(build, pattern):
+    found = glob.glob(os.path.join(build, "tests", pattern))
+    return [program for program in sorted(found) if os.access(program, os.X_OK)]
+
+
+def functions_of(profile, objects):
+    command = [tool("llvm-cov"), "export", "-format=text", "-instr-profile=" + profile, objects[0]]
+    for program in objects[1:]:
+        command += ["-object", program]
     text = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
-    return json.loads(text)["data"][0]
+    return json.loads(text)["data"][0]["functions"]
 
 
 class File:
@@ -70,9 +80,9 @@ def place_of(function, file_id, line, column):
     return place
 
 
-def read(data, root):
+def read(functions, root):
     files = collections.defaultdict(File)
-    for function in data["functions"]:
+    for function in functions:
         name = os.path.relpath(os.path.realpath(function["filenames"][0]), root)
         file = files[name]
         for line, column, _, _, true, false, file_id, *_ in function["branches"]:

@@ -91,25 +91,34 @@ static int refuse_target(const struct bkv_dir *dir, bool marked)
                      dir->path);
 }
 
-/* A directory that is there: ours to replace? Stays open if there is something
- * in it. */
-static int judge_target(struct backup *b)
+static int check_marker(struct backup *b)
 {
     uint8_t id[16];
-    bool empty = false;
     bool marked = false;
+    int rc = bkv_marker_read(&b->earlier, BKV_MARKER_BACKUP, &marked, id, NULL);
+    if (rc == BITKV_OK &&
+        (!marked || memcmp(id, b->db->store.manifest.database_id, sizeof id) != 0))
+        rc = refuse_target(&b->earlier, marked);
+    return rc;
+}
+
+/* A directory that is there: ours to replace? Stays open if there is something
+ * in it. The marker is looked at again under the lock: somebody may just have made a
+ * database of it. */
+static int judge_target(struct backup *b)
+{
+    bool empty = false;
     int rc = bkv_dir_empty(&b->earlier, &empty);
     if (rc == BITKV_OK && empty) {
         bkv_dir_leave(&b->earlier);
         return BITKV_OK;
     }
     if (rc == BITKV_OK)
-        rc = bkv_marker_read(&b->earlier, BKV_MARKER_BACKUP, &marked, id, NULL);
-    if (rc == BITKV_OK &&
-        (!marked || memcmp(id, b->db->store.manifest.database_id, sizeof id) != 0))
-        rc = refuse_target(&b->earlier, marked);
+        rc = check_marker(b);
     if (rc == BITKV_OK)
         rc = bkv_dir_lock(&b->earlier);
+    if (rc == BITKV_OK)
+        rc = check_marker(b);
     return rc == BITKV_OK ? bkv_erase_check(&b->earlier) : rc;
 }
 
@@ -230,10 +239,13 @@ static int take_moment(struct backup *b)
     b->parts = bkv_calloc(b->db->partition_count, sizeof *b->parts);
     if (b->parts == NULL)
         return bkv_error(BITKV_ERR_NO_MEMORY, "no memory for a backup");
-    int rc;
-    do
-        rc = reserve(b);
-    while (rc == BITKV_OK && !note_all(b));
+    int rc = bkv_store_moment_begin(&b->db->store);
+    if (rc == BITKV_OK) {
+        do
+            rc = reserve(b);
+        while (rc == BITKV_OK && !note_all(b));
+    }
+    bkv_store_moment_end(&b->db->store);
     for (uint32_t i = 0; i < b->db->partition_count && rc == BITKV_OK; i++)
         b->job.total += bkv_backup_bytes(&b->parts[i]);
     return rc;
@@ -298,7 +310,12 @@ static int fill(struct backup *b)
 
 static void remove_earlier(struct backup *b)
 {
-    int rc = bkv_erase(&b->earlier, BKV_BACKUP_NAME);
+    bool is = false;
+    int rc = bkv_site_is(&b->site, PARTIAL, &b->earlier, &is);
+    if (rc == BITKV_OK && !is)
+        rc = bkv_error(BITKV_ERR_LOCKED, "somebody has moved %s" PARTIAL, b->site.path);
+    if (rc == BITKV_OK)
+        rc = bkv_erase(&b->earlier, BKV_BACKUP_NAME);
     if (rc == BITKV_OK)
         rc = bkv_site_remove(&b->site, PARTIAL);
     if (rc == BITKV_OK)
@@ -308,10 +325,25 @@ static void remove_earlier(struct backup *b)
                 bitkv_error_context());
 }
 
+/* What is exchanged, and what is erased then, is what was looked at and locked. */
+static int still_ours(struct backup *b)
+{
+    bool target = false;
+    bool partial = false;
+    int rc = bkv_site_is(&b->site, "", &b->earlier, &target);
+    if (rc == BITKV_OK)
+        rc = bkv_site_is(&b->site, PARTIAL, &b->to, &partial);
+    if (rc == BITKV_OK && !(target && partial))
+        rc = bkv_error(BITKV_ERR_LOCKED, "somebody has moved %s meanwhile", b->site.path);
+    return rc;
+}
+
 static int put_in_place(struct backup *b)
 {
     bool replaces = b->earlier.fd >= 0;
-    int rc = replaces ? bkv_site_exchange(&b->site, PARTIAL) : bkv_site_move_in(&b->site, PARTIAL);
+    int rc = replaces ? still_ours(b) : BITKV_OK;
+    if (rc == BITKV_OK)
+        rc = replaces ? bkv_site_exchange(&b->site, PARTIAL) : bkv_site_move_in(&b->site, PARTIAL);
     if (rc != BITKV_OK) {
         drop_partial(b);
         return rc;

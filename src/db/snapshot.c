@@ -77,12 +77,24 @@ static int open_all(bitkv_snapshot *s, const struct bitkv *db)
     return rc;
 }
 
+/* One that is torn shows what it has, as gets do. */
+static void begin_moment(struct bitkv *db, struct bkv_epoch_slot *slot)
+{
+    if (!db->store.options.read_only)
+        return;
+    bkv_epoch_pause(slot);
+    (void)bkv_store_moment_begin(&db->store);
+    bkv_epoch_resume(slot);
+}
+
 static int fill_once(bitkv_snapshot *s, struct bitkv *db, struct bkv_epoch_slot *slot)
 {
+    begin_moment(db, slot);
     int rc = reserve(s, db);
     BKV_SCHEDULE_POINT("snapshot.reserved");
     if (rc == BITKV_OK)
         rc = take(s, db);
+    bkv_store_moment_end(&db->store);
     BKV_SCHEDULE_POINT("snapshot.taken");
     if (rc == BITKV_OK && db->store.options.read_only) {
         bkv_epoch_pause(slot);

@@ -56,6 +56,15 @@ int bkv_file_size(const struct bkv_file *file, uint64_t *size)
     return BITKV_OK;
 }
 
+int bkv_file_inode(const struct bkv_file *file, uint64_t *inode)
+{
+    struct stat status;
+    if (bkv_io->fstat(file->fd, &status) != 0)
+        return bkv_error_sys(errno, "cannot stat %s/%s", PATH(file->dir, file->name));
+    *inode = (uint64_t)status.st_ino;
+    return BITKV_OK;
+}
+
 int bkv_file_read(const struct bkv_file *file, void *data, size_t size, uint64_t offset,
                   size_t *got)
 {

@@ -42,6 +42,8 @@ struct bkv_file {
 int bkv_file_open(struct bkv_file *file, struct bkv_dir *dir, const char *name, int flags);
 void bkv_file_close(struct bkv_file *file);
 int bkv_file_size(const struct bkv_file *file, uint64_t *size);
+/* Tells files of one file system apart, as long as both are there. */
+int bkv_file_inode(const struct bkv_file *file, uint64_t *inode);
 /* Reads up to `size` bytes; less only at the end of the file. */
 int bkv_file_read(const struct bkv_file *file, void *data, size_t size, uint64_t offset,
                   size_t *got);

@@ -40,6 +40,7 @@
 
 #include "base/epoch.h"
 #include "base/memory.h"
+#include "base/schedule.h"
 
 #include <bitkv.h>
 
@@ -280,6 +281,7 @@ void bkv_keydir_prepare_memory(struct bkv_keydir *kd)
     if (!bkv_keydir_wants_memory(kd) || spare == 0 || (spare & SPARE_COUNTED) != 0)
         return;
     /* The writer may take it at any moment: faulting in changes nothing in it. */
+    BKV_SCHEDULE_POINT("arena.counting");
     if (!atomic_compare_exchange_strong_explicit(&arena->spare, &spare, spare | SPARE_COUNTED,
                                                  memory_order_relaxed, memory_order_relaxed))
         return;

@@ -32,6 +32,11 @@ void bkv_name_doubt(char name[BKV_NAME_SIZE], uint32_t partition)
     (void)snprintf(name, BKV_NAME_SIZE, "partition_%" PRIu32 "/sync_failed", partition);
 }
 
+void bkv_name_durable(char name[BKV_NAME_SIZE], uint32_t partition)
+{
+    (void)snprintf(name, BKV_NAME_SIZE, "partition_%" PRIu32 "/durable", partition);
+}
+
 void bkv_name_reserve(char name[BKV_NAME_SIZE], uint32_t partition)
 {
     (void)snprintf(name, BKV_NAME_SIZE, "partition_%" PRIu32 "/reserve.tmp", partition);
@@ -76,9 +81,11 @@ enum bkv_file_kind bkv_name_parse(const char *name, uint64_t *id)
         return BKV_FILE_CHECKPOINT;
     if (strcmp(name, "sync_failed") == 0)
         return BKV_FILE_DOUBT;
+    if (strcmp(name, "durable") == 0)
+        return BKV_FILE_DURABLE;
     if (parse_numbered(name, "data_", ".db.tmp", id) ||
         parse_numbered(name, "hint_", ".ht.tmp", id) || strcmp(name, "keydir.ckp.tmp") == 0 ||
-        strcmp(name, "reserve.tmp") == 0)
+        strcmp(name, "durable.tmp") == 0 || strcmp(name, "reserve.tmp") == 0)
         return BKV_FILE_TEMPORARY;
     return BKV_FILE_OTHER;
 }

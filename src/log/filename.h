@@ -16,6 +16,7 @@ enum bkv_file_kind {
     BKV_FILE_HINT,       /* hint_<id>.ht */
     BKV_FILE_CHECKPOINT, /* keydir.ckp */
     BKV_FILE_DOUBT,      /* sync_failed: what the disk has is not known */
+    BKV_FILE_DURABLE,    /* durable: up to where the log was, while it is repaired */
     BKV_FILE_TEMPORARY,  /* one of those with .tmp, or reserve.tmp: of interrupted work */
 };
 
@@ -25,6 +26,7 @@ void bkv_name_hint(char name[BKV_NAME_SIZE], uint32_t partition, uint64_t id);
 void bkv_name_checkpoint(char name[BKV_NAME_SIZE], uint32_t partition);
 /* It is there: a sync has failed. */
 void bkv_name_doubt(char name[BKV_NAME_SIZE], uint32_t partition);
+void bkv_name_durable(char name[BKV_NAME_SIZE], uint32_t partition);
 /* Space that is kept for compaction. */
 void bkv_name_reserve(char name[BKV_NAME_SIZE], uint32_t partition);
 

@@ -16,6 +16,7 @@
 #include "io/io.h"
 #include "log/checkpoint.h"
 #include "log/contents.h"
+#include "log/durable.h"
 #include "log/filename.h"
 #include "log/hint.h"
 #include "log/location.h"
@@ -60,6 +61,7 @@ struct inspection {
     uint64_t *hints;
     size_t hint_count, hint_capacity;
     bool checkpoint;
+    bool durable; /* there is such a file */
     struct damage *damage;
     size_t damage_count, damage_capacity;
 };
@@ -153,14 +155,17 @@ static void count_record(struct inspection *in, const struct bkv_scan_item *item
         result->marks++;
 }
 
-static void take_mark(struct inspection *in, const struct bkv_scan_item *item)
+static void take_place(struct inspection *in, uint64_t id, uint64_t offset)
 {
-    uint64_t id = bkv_get64(item->value);
-    uint64_t offset = bkv_get64(item->value + 8);
     for (size_t i = 0; i < in->count; i++) {
         if (in->files[i].id == id && in->files[i].durable < offset)
             in->files[i].durable = offset;
     }
+}
+
+static void take_mark(struct inspection *in, const struct bkv_scan_item *item)
+{
+    take_place(in, bkv_get64(item->value), bkv_get64(item->value + 8));
 }
 
 static int walk_record(struct walk *walk, const struct bkv_scan_item *item)
@@ -439,6 +444,9 @@ static int on_entry(void *user, const char *entry)
     case BKV_FILE_CHECKPOINT:
         in->checkpoint = true;
         return BITKV_OK;
+    case BKV_FILE_DURABLE:
+        in->durable = true;
+        return BITKV_OK;
     default: /* temporary, or not ours */
         return BITKV_OK;
     }
@@ -456,7 +464,7 @@ static int list_partition(struct inspection *in, uint32_t partition)
     char name[BKV_NAME_SIZE];
     in->partition = partition;
     in->count = in->hint_count = in->damage_count = 0;
-    in->checkpoint = false;
+    in->checkpoint = in->durable = false;
     bkv_name_partition(name, partition);
     int rc = bkv_dir_list(&in->dir, name, in, on_entry);
     if (rc == BITKV_NOT_FOUND) {
@@ -468,6 +476,23 @@ static int list_partition(struct inspection *in, uint32_t partition)
     return rc;
 }
 
+/* An opening was interrupted while it repaired the log. */
+static void inspect_durable(struct inspection *in)
+{
+    char name[BKV_NAME_SIZE];
+    struct bkv_durable durable;
+    bool found;
+    bkv_name_durable(name, in->partition);
+    int rc = bkv_durable_read(&in->dir, in->partition, in->manifest.database_id, &found, &durable);
+    if (rc != BITKV_OK)
+        report_context(in, name);
+    else if (found)
+        take_place(in, durable.segment_id, durable.offset);
+    else
+        report(in, BKV_INSPECT_ERROR, name, 0, BKV_DURABLE_SIZE,
+               "does not verify, so damage may be taken for the tail of a crash");
+}
+
 static int inspect_partition(struct inspection *in, uint32_t partition)
 {
     int rc = list_partition(in, partition);
@@ -475,6 +500,8 @@ static int inspect_partition(struct inspection *in, uint32_t partition)
         rc = inspect_data(in, &in->files[i]);
     if (rc == BITKV_OK && in->checkpoint)
         rc = inspect_checkpoint(in);
+    if (rc == BITKV_OK && in->durable)
+        inspect_durable(in);
     if (rc == BITKV_OK)
         report_damage(in);
     if (rc == BITKV_OK)

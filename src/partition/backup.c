@@ -86,7 +86,7 @@ void bkv_backup_note(struct bkv_backup_part *part)
     part->count = 0;
     for (const struct bkv_segment *s = p->first; s != NULL; s = s->next)
         part->segments[part->count++] = (struct bkv_backup_segment){
-            .segment = s, .id = s->id, .seed = s->seed, .size = atomic_load(&s->size)};
+            .segment = s, .id = s->id, .seed = s->seed, .size = bkv_segment_committed(p->store, s)};
     bkv_hold_begin(p, &part->hold);
     part->held = true;
 }

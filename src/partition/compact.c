@@ -296,8 +296,8 @@ static uint64_t find_committed(const struct bkv_partition *p, const struct bkv_h
 }
 
 /* What the KeyDir has for each entry; 0: nothing. */
-static int look_up(const struct bkv_compaction *c, const struct bkv_entry *entries, size_t count,
-                   uint64_t *locations)
+static void look_up(const struct bkv_compaction *c, const struct bkv_entry *entries, size_t count,
+                    uint64_t *locations)
 {
     const struct bkv_keydir *keydir = c->p->keydir;
     struct bkv_epoch_slot *slot = bkv_epoch_enter_again(); /* the run was chosen in one */
@@ -314,7 +314,6 @@ static int look_up(const struct bkv_compaction *c, const struct bkv_entry *entri
         locations[i] = find_committed(c->p, &hash);
     }
     bkv_epoch_exit(slot);
-    return BITKV_OK;
 }
 
 #define GROUP 32u
@@ -323,7 +322,8 @@ static int take_group(struct bkv_compaction *c, const struct bkv_entry *entries,
 {
     uint64_t locations[GROUP];
     uint64_t number = bkv_location(c->input->number, 0, 0);
-    int rc = look_up(c, entries, count, locations);
+    int rc = BITKV_OK;
+    look_up(c, entries, count, locations);
     for (size_t i = 0; i < count && rc == BITKV_OK; i++) {
         uint64_t location = number | bkv_entry_location(&entries[i]);
         if (bkv_entry_type(&entries[i]) == BKV_RECORD_PUT && locations[i] == location)

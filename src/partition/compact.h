@@ -53,17 +53,18 @@ struct bkv_look {
     uint64_t next_due_ms; /* when more will have expired; 0: nothing will */
 };
 
-/* Bytes alone, without due times, and under no lock. */
+/* Bytes alone, without due times, and under no lock, while a run goes on: by the
+ * thread that has chosen it. */
 void bkv_look_around(struct bkv_partition *p, struct bkv_look *look);
 /* Dead share of the disk space, 0 to 1. */
 double bkv_look_share(const struct bkv_look *look);
-/* The run that is worth most now, by what the options say; false if none is.
- * One at a time: under compact_mutex, or before a compactor is there. */
-bool bkv_run_choose(struct bkv_partition *p, struct bkv_look *look, struct bkv_run *run);
+/* The run that is worth most now, by what the options say; BITKV_NOT_FOUND if none is,
+ * BITKV_ERR_NO_MEMORY. One at a time: under compact_mutex, or before a compactor is there. */
+int bkv_run_choose(struct bkv_partition *p, struct bkv_look *look, struct bkv_run *run);
 /* The next run, from the segment after `after` on (NULL: the first), of those with
- * ids below `end` that have anything to give up or are small. */
-bool bkv_run_next(struct bkv_partition *p, uint64_t after_sequence, uint64_t end_sequence,
-                  struct bkv_run *run);
+ * ids below `end` that have anything to give up or are small. Results as before. */
+int bkv_run_next(struct bkv_partition *p, uint64_t after_sequence, uint64_t end_sequence,
+                 struct bkv_run *run);
 
 /* --- sieve.c ------------------------------------------------------------------------ */
 

@@ -19,6 +19,7 @@
 
 #include "base/bytes.h"
 #include "base/clock.h"
+#include "base/epoch.h"
 #include "base/error.h"
 
 #include <errno.h>
@@ -125,8 +126,10 @@ static bool in_window(const bitkv_options *o)
         return true;
     time_t now = time(NULL);
     struct tm local;
-    if (localtime_r(&now, &local) == NULL)
-        return true;
+    /* It knows every year that fits into an int, and the kernel's clock ends in 2262. */
+    const struct tm *known = localtime_r(&now, &local);
+    BKV_ASSERT(known != NULL);
+    (void)known;
     uint32_t minute = (uint32_t)local.tm_hour * 60 + (uint32_t)local.tm_min;
     if (o->compact_from_minute < o->compact_until_minute)
         return minute >= o->compact_from_minute && minute < o->compact_until_minute;
@@ -135,11 +138,21 @@ static bool in_window(const bitkv_options *o)
 
 /* --- the thread ------------------------------------------------------------------------ */
 
+/* The first section of this thread needs memory, the others do not. */
+static int have_slot(const struct bkv_partition *p)
+{
+    struct bkv_epoch_slot *slot = bkv_epoch_enter();
+    if (slot == NULL)
+        return bkv_error(BITKV_ERR_NO_MEMORY, "no memory to compact partition %u", p->index);
+    bkv_epoch_exit(slot);
+    return BITKV_OK;
+}
+
 /* One run, if one is due. *wait_ns: until it should look again; 0: when woken. */
 static bool run_once(struct bkv_partition *p, uint64_t *wait_ns)
 {
-    struct bkv_look look;
-    struct bkv_run run;
+    struct bkv_look look = {0};
+    struct bkv_run run = {.count = 0};
     *wait_ns = 0;
     if (!in_window(&p->store->options)) {
         *wait_ns = WINDOW_LOOK_NS;
@@ -147,8 +160,12 @@ static bool run_once(struct bkv_partition *p, uint64_t *wait_ns)
     }
     (void)pthread_mutex_lock(&p->compact_mutex);
     bkv_reserve_prepare(p);
-    int rc = bkv_compact_go_on(p);
-    bool found = rc == BITKV_OK && bkv_run_choose(p, &look, &run);
+    int rc = have_slot(p);
+    if (rc == BITKV_OK)
+        rc = bkv_compact_go_on(p);
+    if (rc == BITKV_OK)
+        rc = bkv_run_choose(p, &look, &run);
+    bool found = rc == BITKV_OK;
     if (found) {
         uint64_t now = bkv_now_ns();
         struct background b = {
@@ -159,12 +176,12 @@ static bool run_once(struct bkv_partition *p, uint64_t *wait_ns)
         };
         struct bkv_pace pace = {.slice = background_slice, .user = &b};
         rc = bkv_compact_run(p, &run, &pace);
-    } else if (rc == BITKV_OK && look.next_due_ms != 0) {
+    } else if (rc == BITKV_NOT_FOUND && look.next_due_ms != 0) {
         uint64_t now_ms = bkv_store_now_ms(p->store);
         *wait_ns = bkv_max64(1, look.next_due_ms - bkv_min64(now_ms, look.next_due_ms)) * 1000000u;
     }
     (void)pthread_mutex_unlock(&p->compact_mutex);
-    if (rc != BITKV_OK) {
+    if (rc < 0) {
         *wait_ns = RETRY_NS;
         if (!stopping(p))
             bkv_log(p->store, BITKV_LOG_WARNING, "no compaction: %s", bitkv_error_context());
@@ -304,21 +321,23 @@ static bool any_unfit(const struct bkv_run *run)
 static int run_by_hand(struct bkv_partition *p, uint64_t end, const struct bkv_pace *pace,
                        uint64_t *after, bool *found)
 {
-    struct bkv_run run;
+    struct bkv_run run = {.count = 0};
     atomic_fetch_add(&p->hands, 1);
     (void)pthread_mutex_lock(&p->compact_mutex);
     atomic_fetch_sub(&p->hands, 1);
     bkv_reserve_prepare(p);
     int rc = bkv_compact_go_on(p);
-    *found = rc == BITKV_OK && bkv_run_next(p, *after, end, &run);
+    if (rc == BITKV_OK)
+        rc = bkv_run_next(p, *after, end, &run);
+    *found = rc == BITKV_OK;
     if (*found) {
         uint64_t last = run.segments[run.count - 1]->last_sequence;
         rc = bkv_compact_run(p, &run, pace);
-        if (rc != BITKV_ERR_CORRUPT || !any_unfit(&run))
+        if (!any_unfit(&run)) /* it was none when it was chosen */
             *after = last;
     }
     (void)pthread_mutex_unlock(&p->compact_mutex);
-    return rc;
+    return rc == BITKV_NOT_FOUND ? BITKV_OK : rc;
 }
 
 /* A damaged file keeps no other from being compacted; the first is told. */

@@ -4,10 +4,10 @@
  *
  * The log is the change feed: every stream segment has all sequence numbers of
  * its range, in order (I1). A cursor walks it from record to record. What is
- * committed lies below the `size` of its segment as it is under the partition's
- * lock: the lock is taken once for all that was appended meanwhile, and whoever
- * then reads a key by the KeyDir finds the change, too, as it was set before the
- * lock was given back. Without anything new it is not taken.
+ * committed lies below the `size` of its segment (`shown`, of one that is followed) as it
+ * is under the partition's lock: the lock is taken once for all that was appended meanwhile, and
+ * whoever then reads a key by the KeyDir finds the change, too, as it was set before the lock was
+ * given back. Without anything new it is not taken.
  *
  *   find the segment whose range has the next sequence number  (epoch section)
  *   -> its records up to `limit` -> look again (lock) -> it has ended: the next
@@ -169,7 +169,7 @@ static int look_again(struct bkv_partition *p, struct bkv_feed_cursor *c)
     struct bkv_segment *segment = c->segment;
     bkv_lock(&p->lock);
     c->appended = atomic_load_explicit(&p->appended, memory_order_relaxed);
-    c->limit = atomic_load_explicit(&segment->size, memory_order_relaxed);
+    c->limit = bkv_segment_committed(p->store, segment);
     bool ended = segment != p->last;
     uint64_t last = segment->last_sequence;
     bkv_unlock(&p->lock);
@@ -194,10 +194,18 @@ static int approach(struct bkv_partition *p, struct bkv_feed_cursor *c)
 
 /* --- a record --------------------------------------------------------------------- */
 
-/* The mapping of a segment that recovery found is as long as it was then. */
+/* The mapping of a segment that recovery found is as long as it was then; and of one
+ * that is followed there may be another file by now. */
+static bool is_current(const struct bkv_partition *p, const struct bkv_feed_cursor *c)
+{
+    if (c->mapping == NULL || (c->mapping->base != NULL && c->limit > c->mapping->size))
+        return false;
+    return !p->store->options.read_only || c->mapping == atomic_load(&c->segment->open);
+}
+
 static int pin(struct bkv_partition *p, struct bkv_feed_cursor *c)
 {
-    if (c->mapping != NULL && (c->mapping->base == NULL || c->limit <= c->mapping->size))
+    if (is_current(p, c))
         return BITKV_OK;
     bkv_mapping_unref(c->mapping);
     c->mapping = NULL;
@@ -385,8 +393,7 @@ bool bkv_feed_stirred(struct bkv_partition *p, const struct bkv_feed_cursor *c)
 {
     if (!c->idle || atomic_load_explicit(&p->appended, memory_order_relaxed) != c->appended)
         return true;
-    return c->segment != NULL &&
-           atomic_load_explicit(&c->segment->size, memory_order_relaxed) != c->limit;
+    return c->segment != NULL && bkv_segment_committed(p->store, c->segment) != c->limit;
 }
 
 /* --- where it begins -------------------------------------------------------------------- */
@@ -398,7 +405,7 @@ static void take_end(struct bkv_partition *p, struct bkv_feed_cursor *c)
     c->idle = true;
     c->appended = atomic_load_explicit(&p->appended, memory_order_relaxed);
     if (p->last != NULL && p->last->kind == BKV_SEGMENT_STREAM)
-        take_segment(c, p->last, atomic_load_explicit(&p->last->size, memory_order_relaxed));
+        take_segment(c, p->last, bkv_segment_committed(p->store, p->last));
 }
 
 void bkv_feed_begin_end(struct bkv_partition *p, struct bkv_feed_cursor *c)

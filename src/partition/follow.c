@@ -158,8 +158,13 @@ static int go_through(struct bkv_follow *all, uint32_t count)
         rc = bkv_follow_look(&all[i]);
     if (rc == BITKV_OK)
         decide(all, count);
+    if (rc != BITKV_OK)
+        return rc;
+    struct bkv_store *store = all[0].p->store;
+    store->torn = true;
     for (uint32_t i = 0; i < count && rc == BITKV_OK; i++)
         rc = bkv_follow_take(&all[i]);
+    store->torn = rc != BITKV_OK;
     return rc;
 }
 
@@ -226,6 +231,20 @@ int bkv_store_refresh(struct bkv_store *store)
     int rc = refresh_locked(store);
     (void)pthread_mutex_unlock(&store->refresh_mutex);
     return rc;
+}
+
+int bkv_store_moment_begin(struct bkv_store *store)
+{
+    if (!store->options.read_only)
+        return BITKV_OK;
+    (void)pthread_mutex_lock(&store->refresh_mutex);
+    return store->torn ? refresh_locked(store) : BITKV_OK;
+}
+
+void bkv_store_moment_end(struct bkv_store *store)
+{
+    if (store->options.read_only)
+        (void)pthread_mutex_unlock(&store->refresh_mutex);
 }
 
 void bkv_store_refresh_since(struct bkv_store *store, uint64_t refreshes)

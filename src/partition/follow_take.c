@@ -18,13 +18,17 @@
  *
  * A record is taken in in the order size of the segment, mapping, KeyDir, place:
  * so readers find nothing that they cannot reach (I3), and what was interrupted is
- * gone on with.
+ * gone on with. Feeds go by `shown`, which changes with the KeyDir.
+ *
+ * The writer may have written the file anew, under the same name (own.c): what was
+ * open of the old one is closed before anything is taken from the new one.
  */
 #include "partition/follow.h"
 
 #include "base/epoch.h"
 #include "base/error.h"
 #include "base/memory.h"
+#include "base/schedule.h"
 #include "log/filename.h"
 #include "log/scan.h"
 
@@ -299,13 +303,16 @@ static int flush(struct take *t)
     int rc = bkv_segment_grow(p, t->item->segment, t->end);
     if (rc != BITKV_OK)
         return rc;
+    BKV_SCHEDULE_POINT("follow.grown");
     bkv_lock(&p->lock);
     for (size_t i = 0; i < t->count; i++)
         bkv_keydir_prefetch_line(p->keydir, &t->batch[i].hash);
     for (size_t i = 0; i < t->count && rc == BITKV_OK; i++)
         rc = apply(t, &t->batch[i]);
-    if (rc == BITKV_OK)
+    if (rc == BITKV_OK) {
         p->next_sequence = bkv_max64(p->next_sequence, t->sequence + 1);
+        atomic_store(&t->item->segment->shown, t->end);
+    }
     bkv_unlock(&p->lock);
     t->count = 0;
     return rc;
@@ -366,6 +373,9 @@ static int install(struct take *t, struct bkv_follow_item *item, uint64_t file_s
     s->kind = item->compacted ? BKV_SEGMENT_COMPACTED : BKV_SEGMENT_STREAM;
     s->base_sequence = item->base_sequence;
     s->last_sequence = item->range_last;
+    if (item->compacted) /* it is whole; the KeyDir comes to it */
+        atomic_store(&s->size, file_size);
+    atomic_store(&s->shown, atomic_load(&s->size));
     atomic_store(&s->disk_bytes, file_size);
     atomic_store(&s->phase, BKV_PHASE_FINISHED);
     bkv_lock(&p->lock);
@@ -422,9 +432,24 @@ static int take_records(struct take *t, struct bkv_scanner *scanner)
             }
         }
     }
-    if (rc == BITKV_OK && t->count > 0) /* the segment ends here, the log goes on */
+    /* The segment ends here, the log goes on. */
+    if (rc == BITKV_OK && t->end > atomic_load(&t->item->segment->shown))
         rc = flush(t);
     return rc;
+}
+
+/* Another file than the last time: nobody goes on reading the old one. */
+static int note_file(struct bkv_partition *p, struct bkv_segment *segment,
+                     const struct bkv_file *file)
+{
+    uint64_t inode;
+    int rc = bkv_file_inode(file, &inode);
+    if (rc != BITKV_OK || inode == segment->inode)
+        return rc;
+    if (!bkv_segment_close_file(p, segment))
+        return bkv_error(BITKV_ERR_NO_MEMORY, "no memory to follow a segment");
+    segment->inode = inode;
+    return BITKV_OK;
 }
 
 static int take_stream(struct take *t, struct bkv_follow_item *item, uint64_t from)
@@ -437,6 +462,8 @@ static int take_stream(struct take *t, struct bkv_follow_item *item, uint64_t fr
         return rc;
     rc = install(t, item, size);
     struct bkv_scanner scanner = {0};
+    if (rc == BITKV_OK)
+        rc = note_file(p, item->segment, &file);
     if (rc == BITKV_OK) {
         atomic_store(&item->segment->disk_bytes, size);
         rc = bkv_scanner_begin(&scanner, &file, item->segment->seed, from, size);
@@ -616,7 +643,7 @@ static void unlink_leaving(struct bkv_partition *p)
             before = s;
             continue;
         }
-        if (before == NULL)
+        if (before == NULL) /* not the files of a writer: what replaces it comes first */
             atomic_store_explicit(&p->first, s->next, memory_order_release);
         else
             atomic_store_explicit(&before->next, s->next, memory_order_release);

@@ -190,9 +190,7 @@ static int move_keys(struct bkv_partition *p, struct bkv_unmoved *u)
 {
     int rc = BITKV_OK;
     while (rc == BITKV_OK && u->done < u->count) {
-        struct bkv_epoch_slot *slot = bkv_epoch_enter();
-        if (slot == NULL)
-            return BITKV_ERR_NO_MEMORY;
+        struct bkv_epoch_slot *slot = bkv_epoch_enter_again(); /* the caller has been in one */
         rc = move_some(p, u);
         bkv_epoch_exit(slot);
         BKV_SCHEDULE_POINT("compact.moved_some");

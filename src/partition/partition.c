@@ -94,7 +94,7 @@ int bkv_partition_start(struct bkv_partition **out, struct bkv_store *store, uin
 int bkv_partition_await(struct bkv_partition *p, enum bkv_opening stage)
 {
     (void)pthread_mutex_lock(&p->open_wait_mutex);
-    while (p->stage < stage && p->open_result == BITKV_OK)
+    while (p->stage < stage) /* one that fails is reached, too, and the last to be awaited */
         (void)pthread_cond_wait(&p->open_wait, &p->open_wait_mutex);
     int rc = p->open_result;
     (void)pthread_mutex_unlock(&p->open_wait_mutex);
@@ -113,20 +113,18 @@ void bkv_partition_leave(struct bkv_partition *p, enum bkv_opening stage)
 
 int bkv_partition_stop(struct bkv_partition *p, bool clean)
 {
-    int rc = BITKV_OK;
-    if (p->thread_started) {
-        p->stop_clean = clean;
-        (void)pthread_mutex_lock(&p->open_wait_mutex);
-        atomic_store_explicit(&p->stopping, true, memory_order_release);
-        (void)pthread_cond_broadcast(&p->open_wait); /* it may not have begun to work */
-        (void)pthread_mutex_unlock(&p->open_wait_mutex);
-        bkv_worker_wake(p);
-        (void)pthread_join(p->thread, NULL);
-        rc = p->stop_result;
-        if (rc != BITKV_OK)
-            bkv_error_context_set(p->open_context);
-        bkv_sync_abandon(p, rc == BITKV_OK && !clean ? BITKV_ERR_CLOSED : rc);
-    }
+    BKV_ASSERT(p->thread_started); /* or it had not been handed out */
+    p->stop_clean = clean;
+    (void)pthread_mutex_lock(&p->open_wait_mutex);
+    atomic_store_explicit(&p->stopping, true, memory_order_release);
+    (void)pthread_cond_broadcast(&p->open_wait); /* it may not have begun to work */
+    (void)pthread_mutex_unlock(&p->open_wait_mutex);
+    bkv_worker_wake(p);
+    (void)pthread_join(p->thread, NULL);
+    int rc = p->stop_result;
+    if (rc != BITKV_OK)
+        bkv_error_context_set(p->open_context);
+    bkv_sync_abandon(p, rc == BITKV_OK && !clean ? BITKV_ERR_CLOSED : rc);
     release(p);
     return rc;
 }

@@ -7,6 +7,7 @@
 #ifndef BKV_PARTITION_PARTITION_H
 #define BKV_PARTITION_PARTITION_H
 
+#include "base/bytes.h"
 #include "base/clock.h"
 #include "base/epoch.h"
 #include "base/hash.h"
@@ -33,6 +34,7 @@ struct bkv_store {
     uint64_t readers_max;              /* descriptors of all, up to which cold reads take some */
     pthread_mutex_t refresh_mutex;     /* one refresh at a time; taken before all others */
     _Atomic uint64_t refreshes;        /* that have begun */
+    bool torn; /* under refresh_mutex: the last one has not come to all partitions */
 };
 
 /* The time that deadlines of records are compared with: one that is not larger
@@ -55,6 +57,12 @@ struct bkv_partition;
 /* Of a read-only opening: takes in what was written since, in all partitions. Not in
  * an epoch section. BITKV_ERR_STALE. */
 int bkv_store_refresh(struct bkv_store *store);
+/* Between them no refresh changes anything: what is noted of several partitions is of
+ * one moment. Of other openings nothing. Not in an epoch section, but one may be
+ * entered then. A failure: the last refresh was torn, and could not be completed; it
+ * is to be ended all the same. */
+int bkv_store_moment_begin(struct bkv_store *store);
+void bkv_store_moment_end(struct bkv_store *store);
 /* The first one, of an opening: what looked like a torn tail may have been a record
  * on its way. A log that does not fit together has been judged by the recovery, and
  * is served as far as that got. */
@@ -230,8 +238,7 @@ static inline uint64_t bkv_remaining_ms(const struct bkv_store *store, uint64_t 
 {
     if (deadline == UINT64_MAX)
         return UINT64_MAX;
-    uint64_t now = bkv_store_now_ms(store);
-    return deadline > now ? deadline - now : 0;
+    return deadline - bkv_min64(deadline, bkv_store_now_ms(store));
 }
 
 struct bkv_change {

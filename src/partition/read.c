@@ -125,7 +125,8 @@ static bool key_is_there(const struct bkv_located *t, const void *key, size_t ke
 {
     /* With a deadline; without one, some of the value comes along. */
     uint64_t size = bkv_min64(t->size, BKV_RECORD_HEADER + BKV_RECORD_DEADLINE + key_size);
-    if (size < BKV_RECORD_HEADER || size > capacity ||
+    BKV_DEBUG_ASSERT(size > BKV_RECORD_HEADER); /* I3 */
+    if (size > capacity ||
         bkv_file_read_exact(&t->mapping->file, buffer, size, t->offset) != BITKV_OK)
         return false;
     return is_there(t, buffer, key, key_size, sink);
@@ -161,8 +162,7 @@ static inline int examine_target(const struct bkv_located *t, const void *key, s
                                  struct bkv_sink *sink)
 {
     if (BKV_LIKELY(t->mapping->base != NULL)) {
-        if (BKV_UNLIKELY(t->offset + t->size > t->mapping->size))
-            return damaged(t);
+        BKV_ASSERT(t->offset + t->size <= t->mapping->size); /* I8 */
         return examine(t, t->mapping->base + t->offset, key, key_size, sink);
     }
     return examine_unmapped(t, key, key_size, sink, true);
@@ -419,8 +419,7 @@ int bkv_partition_try_found(const struct bkv_located *found, struct bkv_epoch_sl
     if (mapping == NULL)
         return BKV_COLD;
     if (BKV_LIKELY(mapping->base != NULL)) {
-        bool inside = found->offset + found->size <= mapping->size; /* else damaged */
-        if (inside && !bkv_resident(mapping, found->offset, found->size, stamp))
+        if (!bkv_resident(mapping, found->offset, found->size, stamp)) /* it is inside: I8 */
             return BKV_COLD;
         return read_found(found, slot, hash, key, key_size, sink);
     }

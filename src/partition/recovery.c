@@ -9,7 +9,7 @@
  *   4. replay what it does not cover (replay.c), wait for the other partitions if
  *      there are batches that lie in several (batch_recovery.c)
  *   5. repair, unless read-only: remove leftovers, cut the torn tail, drop
- *      what was behind it, leave a mark if rot was skipped
+ *      what was behind it, leave a mark if rot was skipped (proof.c)
  *   6. go on in the last segment, or begin a new one at the first write
  *
  * But for leftovers of interrupted work, nothing is changed on disk before the
@@ -42,11 +42,6 @@
 
 /* How often a read-only opening reads what changes under it. */
 #define READINGS_MAX 40u
-
-/* Of a mark, with its padding. */
-#define MARK_RECORD 40u
-_Static_assert(MARK_RECORD == (BKV_RECORD_HEADER + BKV_MARK_SIZE + 7u) / 8u * 8u,
-               "a record's size");
 
 bool bkv_recover_doubts(struct bkv_recover *r, const char *what, uint64_t where)
 {
@@ -131,6 +126,7 @@ static int on_entry(void *user, const char *name)
         return add_hint(r, id);
     r->checkpoint_found |= kind == BKV_FILE_CHECKPOINT;
     r->doubtful |= kind == BKV_FILE_DOUBT;
+    r->proof_found |= kind == BKV_FILE_DURABLE;
     if (kind != BKV_FILE_TEMPORARY)
         return BITKV_OK;
     char path[BKV_NAME_SIZE];
@@ -371,31 +367,7 @@ static int install_segments(struct bkv_recover *r)
 /* --- 5: repair
  * ------------------------------------------------------------------------------------ */
 
-/*
- * Rot was skipped because a mark behind it said that it was durable. If the tail that
- * is cut takes the mark with it, the next opening would take the rot for a tail, and
- * drop all that follows: what was kept now, and what is written from now on. So the
- * log ends in a mark that says the same, in the place of what does not verify, and
- * is on the disk before the old one goes. A hint that is dropped was such a proof, too.
- */
-static bool needs_mark(const struct bkv_recover *r, const struct bkv_found *f)
-{
-    uint64_t size = atomic_load(&f->segment->size);
-    for (size_t i = (size_t)(f - r->found) + 1; i < r->count; i++) {
-        if (!r->found[i].dropped)
-            return false;
-    }
-    bool proven = r->durable.file > 0 || r->durable.offset > 0;
-    bool lost = r->cut;
-    for (size_t i = 0; i < r->count; i++)
-        lost = lost || r->found[i].hint_rejected;
-    return lost && proven && r->p->recovery.damaged_regions > 0 && !f->covered && !f->compacted &&
-           !f->hint && size >= BKV_SEGMENT_HEADER && size % BKV_RECORD_ALIGNMENT == 0 &&
-           size + MARK_RECORD <= r->p->store->options.max_file_size &&
-           r->last_sequence < UINT64_MAX - 1;
-}
-
-static int sync_repaired(struct bkv_recover *r, const struct bkv_file *file)
+int bkv_recover_sync(struct bkv_recover *r, const struct bkv_file *file)
 {
     int rc = bkv_file_sync(file);
     if (rc != BITKV_OK)
@@ -403,38 +375,11 @@ static int sync_repaired(struct bkv_recover *r, const struct bkv_file *file)
     return rc;
 }
 
-static int place_mark(struct bkv_recover *r, struct bkv_found *f, const struct bkv_file *file)
-{
-    uint64_t size = atomic_load(&f->segment->size);
-    struct bkv_place end = {.file = (size_t)(f - r->found), .offset = size};
-    struct bkv_place durable = bkv_place_before(end, r->durable) ? end : r->durable;
-    struct bkv_record record = {.type = BKV_RECORD_MARK, .value_size = BKV_MARK_SIZE};
-    uint8_t bytes[MARK_RECORD] = {0};
-    bkv_record_begin(bytes, &record);
-    bkv_put64(bytes + BKV_RECORD_HEADER, r->found[durable.file].id);
-    bkv_put64(bytes + BKV_RECORD_HEADER + 8, durable.offset);
-    uint32_t crc = bkv_crc32c(bkv_record_crc_begin(bytes), bytes + BKV_RECORD_HEADER,
-                              sizeof bytes - BKV_RECORD_HEADER);
-    bkv_record_finish(bytes, crc, r->last_sequence + 1, f->segment->seed, size);
-    int rc = bkv_file_write(file, bytes, sizeof bytes, size);
-    if (rc == BITKV_ERR_NO_SPACE)
-        return BITKV_OK; /* as any mark, it is left out where there is no room */
-    if (rc == BITKV_OK)
-        rc = sync_repaired(r, file);
-    if (rc != BITKV_OK)
-        return rc;
-    f->segment->last_sequence = ++r->last_sequence;
-    atomic_store(&f->segment->size, size + sizeof bytes);
-    r->durable = (struct bkv_place){.file = end.file, .offset = size + sizeof bytes};
-    return BITKV_OK;
-}
-
 static int trim_file(struct bkv_recover *r, struct bkv_found *f)
 {
     struct bkv_partition *p = r->p;
     uint64_t size = atomic_load(&f->segment->size);
-    bool marked = needs_mark(r, f);
-    if (size >= f->file_size && !marked)
+    if (size >= f->file_size)
         return BITKV_OK;
     char name[BKV_NAME_SIZE];
     bkv_name_data(name, p->index, f->id);
@@ -444,14 +389,10 @@ static int trim_file(struct bkv_recover *r, struct bkv_found *f)
         rc = bkv_file_open(&file, &p->store->dir, name, O_RDWR);
     if (rc != BITKV_OK)
         return rc == BITKV_NOT_FOUND ? BITKV_ERR_IO : rc;
-    if (marked)
-        rc = place_mark(r, f, &file);
-    size = atomic_load(&f->segment->size);
-    if (rc == BITKV_OK)
-        rc = bkv_file_truncate(&file, size);
+    rc = bkv_file_truncate(&file, size);
     /* What was cut must not come back behind what is appended next. */
     if (rc == BITKV_OK && r->cut)
-        rc = sync_repaired(r, &file);
+        rc = bkv_recover_sync(r, &file);
     bkv_file_close(&file);
     if (rc == BITKV_OK)
         atomic_store(&f->segment->disk_bytes, size);
@@ -493,7 +434,9 @@ static int drop_rejected(struct bkv_recover *r, bool *dropped)
 static int repair(struct bkv_recover *r)
 {
     bool dropped = false;
-    int rc = drop_rejected(r, &dropped);
+    int rc = bkv_proof_keep(r);
+    if (rc == BITKV_OK)
+        rc = drop_rejected(r, &dropped);
     for (size_t i = 0; i < r->lost_count && rc == BITKV_OK; i++) {
         if (!r->lost[i].torn)
             continue;
@@ -505,11 +448,11 @@ static int repair(struct bkv_recover *r)
         rc = f->dropped ? drop_file(r, f->id) : trim_file(r, f);
         dropped = dropped || f->dropped;
     }
-    if (rc != BITKV_OK || !dropped)
-        return rc;
     char directory[BKV_NAME_SIZE];
     bkv_name_partition(directory, r->p->index);
-    return bkv_dir_sync(&r->p->store->dir, directory);
+    if (rc == BITKV_OK && dropped)
+        rc = bkv_dir_sync(&r->p->store->dir, directory);
+    return rc == BITKV_OK ? bkv_proof_settle(r) : rc;
 }
 
 /* --- 6: going on
@@ -634,8 +577,11 @@ static void begin_following(struct bkv_recover *r)
     *at = (struct bkv_followed){.sequence = r->last_sequence,
                                 .opened_sequence = r->last_sequence,
                                 .dropped_id = r->dropped_id};
-    for (size_t i = 0; i < r->count; i++)
-        r->found[i].segment->followed = true;
+    for (size_t i = 0; i < r->count; i++) {
+        struct bkv_segment *segment = r->found[i].segment;
+        segment->followed = true;
+        atomic_store(&segment->shown, atomic_load(&segment->size));
+    }
     if (r->count == 0)
         return;
     at->segment = r->found[r->count - 1].segment;
@@ -677,6 +623,8 @@ static int read_log(struct bkv_recover *r)
             bkv_segment_unref(r->found[i].segment);
         r->count = 0;
     }
+    if (rc == BITKV_OK)
+        rc = bkv_proof_read(r);
     if (rc == BITKV_OK)
         rc = bkv_replay(r);
     if (rc == BITKV_OK)

@@ -4,6 +4,7 @@
 #define BKV_PARTITION_RECOVERY_H
 
 #include "log/checkpoint.h"
+#include "log/durable.h"
 #include "log/hint.h"
 #include "log/scan.h"
 #include "log/segment.h"
@@ -61,8 +62,10 @@ struct bkv_recover {
     struct bkv_found *found;
     size_t count, capacity;
     bool checkpoint_found;
-    bool doubtful; /* a sync had failed */
-    bool adopted;  /* the checkpoint is in */
+    bool doubtful;            /* a sync had failed */
+    bool proof_found;         /* there is a file `durable`, then: one that verifies */
+    bool adopted;             /* the checkpoint is in */
+    struct bkv_durable proof; /* what it says */
     bool checkpoint_rejected;
     uint64_t *orphan_hints;
     size_t orphan_count, orphan_capacity;
@@ -113,6 +116,12 @@ static inline bool bkv_place_before(struct bkv_place a, struct bkv_place b)
     return a.file < b.file || (a.file == b.file && a.offset < b.offset);
 }
 
+static inline void bkv_raise_durable(struct bkv_recover *r, struct bkv_place place)
+{
+    if (bkv_place_before(r->durable, place))
+        r->durable = place;
+}
+
 /* headless.c: a file without a valid header. What it is, by what is in it; then, when
  * all are known, which of them compaction has made. */
 int bkv_headless_judge(struct bkv_recover *r, struct bkv_found *f, const struct bkv_file *file);
@@ -128,6 +137,12 @@ bool bkv_recover_has_hint(const struct bkv_recover *r, uint64_t id);
 
 /* doubt.c: a sync had failed; before any of the files is read. */
 int bkv_doubt_settle(struct bkv_recover *r);
+
+/* proof.c: rot that was skipped is known for rot at the next opening, too. What an
+ * earlier one has left for it; before and after what is cut is removed. */
+int bkv_proof_read(struct bkv_recover *r);
+int bkv_proof_keep(struct bkv_recover *r);
+int bkv_proof_settle(struct bkv_recover *r);
 
 /* recovery_load.c */
 int bkv_recover_checkpoint(struct bkv_recover *r);
@@ -146,6 +161,9 @@ int bkv_group_take(struct bkv_recover *r, struct bkv_scanner *scanner, struct bk
 /* Cuts the log as decided. */
 void bkv_groups_cut(struct bkv_recover *r);
 void bkv_groups_free(struct bkv_recover *r);
+
+/* Of what a repair wrote or cut. If it fails, so does the opening, and the next is told. */
+int bkv_recover_sync(struct bkv_recover *r, const struct bkv_file *file);
 
 /* A file that was listed is not there: a code for `rc`, if it is BITKV_NOT_FOUND. */
 int bkv_recover_vanished(const struct bkv_recover *r, int rc);

@@ -228,19 +228,13 @@ static int replay_hint(struct bkv_recover *r, struct bkv_found *f, uint64_t from
 
 /* --- how far the log was durable --------------------------------------------- */
 
-static void raise_durable(struct bkv_recover *r, struct bkv_place place)
-{
-    if (bkv_place_before(r->durable, place))
-        r->durable = place;
-}
-
 static void take_mark(struct bkv_recover *r, const struct bkv_scan_item *item)
 {
     uint64_t id = bkv_get64(item->value);
     uint64_t offset = bkv_get64(item->value + 8);
     for (size_t i = 0; i < r->count; i++) {
         if (r->found[i].id == id)
-            raise_durable(r, (struct bkv_place){.file = i, .offset = offset});
+            bkv_raise_durable(r, (struct bkv_place){.file = i, .offset = offset});
     }
 }
 
@@ -272,7 +266,8 @@ static int look_ahead(struct bkv_recover *r, struct bkv_place from)
             struct bkv_hint_reader reader;
             int opened = open_hint(r, f, &reader);
             if (opened == BITKV_OK) {
-                raise_durable(r, (struct bkv_place){.file = i, .offset = reader.info.data_size});
+                bkv_raise_durable(r,
+                                  (struct bkv_place){.file = i, .offset = reader.info.data_size});
                 bkv_hint_close(&reader);
                 continue;
             }
@@ -587,7 +582,7 @@ static int replay_segment(struct bkv_recover *r, size_t index)
     uint64_t from = index == r->start.file ? r->start.offset : BKV_SEGMENT_HEADER;
     bool used;
     if (f->compacted) /* it was durable as a whole before it had its name */
-        raise_durable(r, (struct bkv_place){.file = index, .offset = f->file_size});
+        bkv_raise_durable(r, (struct bkv_place){.file = index, .offset = f->file_size});
     int rc = check_header(r, index);
     if (rc == BITKV_OK && !r->cut)
         rc = check_joint(r, index);
@@ -602,7 +597,7 @@ static int replay_segment(struct bkv_recover *r, size_t index)
         r->last_sequence = f->range_last;
     f->segment->last_sequence = r->last_sequence;
     if (used)
-        raise_durable(r, (struct bkv_place){.file = index, .offset = f->segment->size});
+        bkv_raise_durable(r, (struct bkv_place){.file = index, .offset = f->segment->size});
     return rc;
 }
 

@@ -82,22 +82,23 @@ void bkv_reserve_prepare(struct bkv_partition *p)
     }
     bkv_file_close(&file);
     if (rc == BITKV_OK) {
+        atomic_store(&p->reserve_owed, false); /* before there is something to lend */
         atomic_store(&p->reserve_bytes, bkv_max64(size, have));
-        atomic_store(&p->reserve_owed, false);
     } else if (have == 0) {
         (void)bkv_dir_unlink(&p->store->dir, name);
     }
 }
 
+/* While there is this much, and lend() has something to give, prepare() changes
+ * nothing, and release() does so under the lock, too. */
 bool bkv_reserve_lend(struct bkv_partition *p)
 {
     uint64_t kept = KEPT_EIGHTHS * (p->store->options.max_file_size / 8);
-    uint64_t have = atomic_load(&p->reserve_bytes), left;
-    do {
-        if (have < kept + LENT_BYTES)
-            return false;
-        left = have - LENT_BYTES;
-    } while (!atomic_compare_exchange_weak(&p->reserve_bytes, &have, left));
+    uint64_t have = atomic_load(&p->reserve_bytes);
+    if (have < kept + LENT_BYTES)
+        return false;
+    uint64_t left = have - LENT_BYTES;
+    atomic_store(&p->reserve_bytes, left);
     char name[BKV_NAME_SIZE];
     struct bkv_file file;
     bkv_name_reserve(name, p->index);
@@ -116,7 +117,9 @@ bool bkv_reserve_release(struct bkv_partition *p)
     bkv_name_reserve(name, p->index);
     if (bkv_dir_unlink(&p->store->dir, name) != BITKV_OK)
         return false;
+    bkv_lock(&p->lock); /* bkv_reserve_lend() */
     atomic_store(&p->reserve_owed, true);
     atomic_store(&p->reserve_bytes, 0);
+    bkv_unlock(&p->lock);
     return true;
 }

@@ -107,8 +107,9 @@ static int finish(struct bkv_partition *p, struct bkv_segment *segment, const st
     if (rc != BITKV_OK)
         return rc;
     BKV_SCHEDULE_POINT("seal.synced");
+    BKV_ASSERT(atomic_load(&segment->hint_bytes) == 0); /* or it would be FINISHED */
     rc = trim(segment, file);
-    if (rc == BITKV_OK && atomic_load(&segment->hint_bytes) == 0)
+    if (rc == BITKV_OK)
         rc = write_hint(p, segment, file);
     if (rc != BITKV_OK)
         bkv_log(p->store, BITKV_LOG_WARNING, "%s; the next opening will take longer",

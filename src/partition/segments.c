@@ -401,6 +401,14 @@ int bkv_segment_grow(struct bkv_partition *p, struct bkv_segment *segment, uint6
     return grown ? BITKV_OK : bkv_error(BITKV_ERR_NO_MEMORY, "no memory to follow a segment");
 }
 
+bool bkv_segment_close_file(struct bkv_partition *p, struct bkv_segment *segment)
+{
+    (void)pthread_mutex_lock(&p->open_mutex);
+    bool closed = atomic_load(&segment->open) == NULL || close_segment(p, segment);
+    (void)pthread_mutex_unlock(&p->open_mutex);
+    return closed;
+}
+
 bool bkv_segment_close(struct bkv_partition *p, struct bkv_segment *segment)
 {
     (void)pthread_mutex_lock(&p->open_mutex);

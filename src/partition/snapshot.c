@@ -28,7 +28,7 @@ static int no_memory(const struct bkv_partition *p)
 
 static int reserve_segments(struct bkv_partition *p, struct bkv_partition_snapshot *snapshot)
 {
-    snapshot->capacity = atomic_load(&p->next_number) + 16;
+    snapshot->capacity = atomic_load(&p->next_number) + 1;
     snapshot->segments = bkv_calloc(snapshot->capacity, sizeof(struct bkv_segment *));
     return snapshot->segments != NULL ? BITKV_OK : BITKV_ERR_NO_MEMORY;
 }
@@ -42,16 +42,14 @@ int bkv_partition_snapshot_reserve(struct bkv_partition *p, struct bkv_partition
     return rc == BITKV_OK ? rc : no_memory(p);
 }
 
-/* Under the lock. */
-static bool note_segments(struct bkv_partition *p, struct bkv_partition_snapshot *snapshot)
+/* Under the lock. No refresh has come between this and the reservation. */
+static void note_segments(struct bkv_partition *p, struct bkv_partition_snapshot *snapshot)
 {
     for (struct bkv_segment *s = p->first; s != NULL; s = s->next) {
-        if (snapshot->count == snapshot->capacity)
-            return false;
+        BKV_ASSERT(snapshot->count < snapshot->capacity);
         bkv_segment_ref(s);
         snapshot->segments[snapshot->count++] = s;
     }
-    return true;
 }
 
 int bkv_partition_snapshot_take(struct bkv_partition *p, struct bkv_partition_snapshot *snapshot)
@@ -59,8 +57,8 @@ int bkv_partition_snapshot_take(struct bkv_partition *p, struct bkv_partition_sn
     int rc = bkv_settle(p);
     if (rc != BITKV_OK)
         return no_memory(p);
-    if (p->store->options.read_only && !note_segments(p, snapshot))
-        return BKV_OUTGROWN;
+    if (p->store->options.read_only)
+        note_segments(p, snapshot);
     if (!bkv_keydir_snapshot_take(p->keydir, snapshot->keydir))
         return BKV_OUTGROWN;
     bkv_hold_begin(p, &snapshot->hold);

@@ -91,8 +91,10 @@ struct bkv_segment {
     uint32_t kept_open; /* under open_mutex: snapshots of a follower that may need it */
 
     /* follow.c's */
-    bool followed; /* taken in as a whole, but for what is appended to the last one */
-    bool leaving;  /* replaced: nothing lies in it any more */
+    bool followed;          /* taken in as a whole, but for what is appended to the last one */
+    bool leaving;           /* replaced: nothing lies in it any more */
+    uint64_t inode;         /* of its file when it was last taken from; 0: not known */
+    _Atomic uint64_t shown; /* up to there it is taken in; changes under the lock */
 
     /* compaction's */
     bool unfit;             /* met damage: left as it is */
@@ -110,6 +112,14 @@ static inline void bkv_segment_ref(struct bkv_segment *segment)
     (void)atomic_fetch_add_explicit(&segment->refs, 1, memory_order_relaxed);
 }
 void bkv_segment_unref(struct bkv_segment *segment); /* NULL is ignored */
+
+/* Up to where the segment's records can be found by their keys. Under the lock. */
+static inline uint64_t bkv_segment_committed(const struct bkv_store *store,
+                                             const struct bkv_segment *segment)
+{
+    return atomic_load_explicit(store->options.read_only ? &segment->shown : &segment->size,
+                                memory_order_relaxed);
+}
 
 /* Two levels, so that the table grows without moving and readers need no lock.
  * 512 x 512 numbers are BKV_SEGMENTS_MAX. */
@@ -358,6 +368,7 @@ int bkv_segment_number_at(struct bkv_partition *p, struct bkv_segment *segment);
 /* The number may be given to another segment. Under `lock`. */
 void bkv_segment_number_free(struct bkv_partition *p, uint32_t number);
 /* For good: it leaves the table. False without memory: try later. */
+bool bkv_segment_close_file(struct bkv_partition *p, struct bkv_segment *segment);
 bool bkv_segment_close(struct bkv_partition *p, struct bkv_segment *segment);
 /* Unmaps what was closed and nobody can be using any more: a file that is unlinked
  * takes space until then. Who has the rest? */

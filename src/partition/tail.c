@@ -52,8 +52,8 @@
 static int reserve(const struct bkv_partition *p, const struct bkv_file *file, uint64_t from,
                    uint64_t to)
 {
-    if (BKV_UNLIKELY(atomic_load_explicit(&p->reserve_owed, memory_order_relaxed)) &&
-        !atomic_load_explicit(&p->lending, memory_order_relaxed))
+    /* Not while a deletion borrows: what is owed has nothing to lend (reserve.c). */
+    if (BKV_UNLIKELY(atomic_load_explicit(&p->reserve_owed, memory_order_relaxed)))
         return bkv_error(BITKV_ERR_NO_SPACE,
                          "the disk is full and partition %u is being compacted; writing resumes by "
                          "itself",
@@ -325,13 +325,13 @@ static uint64_t step_end(uint64_t reserved, uint64_t limit, uint64_t need)
     return bkv_min64(limit, bkv_max64(reserved + step, bkv_align_up(need, 4096)));
 }
 
+/* Under the lock. The worker and the writer may have reserved the same. */
 static void note_reserved(struct bkv_tail *tail, struct bkv_segment *segment, uint64_t end)
 {
-    uint64_t seen = atomic_load(&tail->reserved);
-    while (seen < end && !atomic_compare_exchange_weak(&tail->reserved, &seen, end))
-        ;
-    if (seen < end)
-        atomic_store_explicit(&segment->disk_bytes, end, memory_order_relaxed);
+    if (atomic_load(&tail->reserved) >= end)
+        return;
+    atomic_store(&tail->reserved, end);
+    atomic_store_explicit(&segment->disk_bytes, end, memory_order_relaxed);
 }
 
 static int reserve_more(struct bkv_partition *p, uint64_t need)

@@ -34,6 +34,7 @@
 #include "base/bytes.h"
 #include "base/clock.h"
 #include "base/epoch.h"
+#include "base/error.h"
 #include "base/memory.h"
 
 /* Removals of segments after which needed tombstones are looked at again. */
@@ -163,9 +164,6 @@ static bool take_survey(struct bkv_partition *p, struct survey *survey, struct b
 {
     struct bkv_segment *before = NULL;
     *look = (struct bkv_look){0};
-    bkv_lock(&p->lock);
-    survey->next_sequence = p->next_sequence;
-    bkv_unlock(&p->lock);
     for (struct bkv_segment *s = atomic_load(&p->first); s != NULL; s = atomic_load(&s->next)) {
         struct gauge gauge = measure(p, s, before, survey->now_ms);
         if (!add_gauge(survey, gauge))
@@ -173,6 +171,9 @@ static bool take_survey(struct bkv_partition *p, struct survey *survey, struct b
         see(look, &gauge);
         before = s;
     }
+    bkv_lock(&p->lock); /* after the walk: whatever was full then lies before it */
+    survey->next_sequence = p->next_sequence;
+    bkv_unlock(&p->lock);
     retain(survey, p->store->options.feed_retention_bytes);
     look->next_due_ms = next_due_ms(survey);
     return true;
@@ -190,6 +191,12 @@ void bkv_look_around(struct bkv_partition *p, struct bkv_look *look)
         before = s;
     }
     bkv_epoch_exit(slot);
+}
+
+static int no_memory(const struct bkv_partition *p)
+{
+    return bkv_error(BITKV_ERR_NO_MEMORY, "no memory to look for what to compact in partition %u",
+                     p->index);
 }
 
 static void begin_survey(struct bkv_partition *p, struct survey *survey)
@@ -282,9 +289,10 @@ static void extend(const struct survey *survey, size_t seed, struct bkv_run *run
 
 /* --- what is worth most ---------------------------------------------------------- */
 
-/* Rounded down (Newton), without the mathematical library. */
+/* Rounded down (Newton), without the mathematical library; not of 0. */
 static uint64_t square_root(uint64_t x)
 {
+    BKV_ASSERT(x > 0);
     uint64_t root = x / 2 + 1;
     uint64_t better = (root + x / root) / 2;
     while (better < root) {
@@ -355,20 +363,18 @@ static bool choose(const struct survey *survey, const struct bkv_look *look, str
     return survey->count > FILES_MIN + FILES_FACTOR * needed && merge_small(survey, run);
 }
 
-bool bkv_run_choose(struct bkv_partition *p, struct bkv_look *look, struct bkv_run *run)
+int bkv_run_choose(struct bkv_partition *p, struct bkv_look *look, struct bkv_run *run)
 {
     struct survey survey;
-    bool found = false;
     *look = (struct bkv_look){0};
-    struct bkv_epoch_slot *slot = bkv_epoch_enter(); /* the list's segments stay */
-    if (slot == NULL)
-        return false;
+    struct bkv_epoch_slot *slot = bkv_epoch_enter_again(); /* the list's segments stay */
     begin_survey(p, &survey);
-    if (take_survey(p, &survey, look))
-        found = choose(&survey, look, run);
+    int rc = take_survey(p, &survey, look) ? BITKV_OK : no_memory(p);
+    if (rc == BITKV_OK && !choose(&survey, look, run))
+        rc = BITKV_NOT_FOUND;
     bkv_epoch_exit(slot);
     bkv_mfree(survey.gauges);
-    return found;
+    return rc;
 }
 
 /* --- everything, in order ------------------------------------------------------------- */
@@ -394,21 +400,28 @@ static bool run_from(const struct survey *survey, size_t first, uint64_t end_seq
     return true;
 }
 
-bool bkv_run_next(struct bkv_partition *p, uint64_t after_sequence, uint64_t end_sequence,
-                  struct bkv_run *run)
+static bool next_run(const struct survey *survey, uint64_t after_sequence, uint64_t end_sequence,
+                     struct bkv_run *run)
+{
+    bool found = false;
+    for (size_t i = 0; i < survey->count && !found; i++) {
+        if (survey->gauges[i].segment->base_sequence > after_sequence)
+            found = run_from(survey, i, end_sequence, run);
+    }
+    return found;
+}
+
+int bkv_run_next(struct bkv_partition *p, uint64_t after_sequence, uint64_t end_sequence,
+                 struct bkv_run *run)
 {
     struct survey survey;
     struct bkv_look look;
-    bool found = false;
     struct bkv_epoch_slot *slot = bkv_epoch_enter_again(); /* the call has been in one */
     begin_survey(p, &survey);
-    if (take_survey(p, &survey, &look)) {
-        for (size_t i = 0; i < survey.count && !found; i++) {
-            if (survey.gauges[i].segment->base_sequence > after_sequence)
-                found = run_from(&survey, i, end_sequence, run);
-        }
-    }
+    int rc = take_survey(p, &survey, &look) ? BITKV_OK : no_memory(p);
+    if (rc == BITKV_OK && !next_run(&survey, after_sequence, end_sequence, run))
+        rc = BITKV_NOT_FOUND;
     bkv_epoch_exit(slot);
     bkv_mfree(survey.gauges);
-    return found;
+    return rc;
 }

@@ -125,17 +125,6 @@ static inline void remove_files(const char *prefix)
     (void)closedir(dir);
 }
 
-static inline void flip_byte(const char *name, uint64_t offset)
-{
-    unsigned char byte;
-    int fd = open(name, O_RDWR | O_CLOEXEC);
-    assert_true(fd >= 0);
-    assert_int_equal(pread(fd, &byte, 1, (off_t)offset), 1);
-    byte ^= 0x40;
-    assert_int_equal(pwrite(fd, &byte, 1, (off_t)offset), 1);
-    (void)close(fd);
-}
-
 /* --- records ------------------------------------------------------------------------- */
 
 struct census {

@@ -288,6 +288,17 @@ static inline uint64_t env_number(const char *name, uint64_t otherwise)
 
 /* --- other processes -------------------------------------------------------------- */
 
+static inline void flip_byte(const char *name, uint64_t offset)
+{
+    unsigned char byte;
+    int fd = open(name, O_RDWR | O_CLOEXEC);
+    assert_true(fd >= 0);
+    assert_int_equal(pread(fd, &byte, 1, (off_t)offset), 1);
+    byte ^= 0x40;
+    assert_int_equal(pwrite(fd, &byte, 1, (off_t)offset), 1);
+    (void)close(fd);
+}
+
 /* How a child ended: its exit status, or 1000 + the signal. */
 static inline int wait_child(pid_t child)
 {

@@ -5,6 +5,8 @@
 
 #include "log/inspect.h"
 
+#include <stdatomic.h>
+
 #include <inttypes.h>
 
 static char target[PATH_SIZE];
@@ -109,6 +111,57 @@ static void a_copy_that_was_cut_is_told(void **state)
     }
 }
 
+/* As many files, and as large. */
+static void a_file_under_another_name_is_told(void **state)
+{
+    (void)state;
+    char name[64], full[PATH_SIZE], other[PATH_SIZE];
+    make_backup();
+    (void)snprintf(name, sizeof name, "data_%" PRIu64 ".db", last_file());
+    assert_int_equal(rename(in_target(full, name), in_target(other, "data_999.db")), 0);
+    bitkv *db;
+    fails(BITKV_ERR_CORRUPT, open_target(&db, true, true));
+    context_has("copy it again");
+}
+
+static void a_folder_that_was_not_copied_has_no_files(void **state)
+{
+    (void)state;
+    char folder[PATH_SIZE];
+    const struct bkv_inspect_options options = {.result = NULL};
+    make_backup();
+    remove_tree(inside(folder, target, "partition_0"));
+    fails(BITKV_ERR_CORRUPT, bkv_inspect(target, &options));
+    bitkv *db;
+    fails(BITKV_ERR_CORRUPT, open_target(&db, true, true));
+}
+
+static _Atomic bool vanished;
+
+static int on_openat(int dirfd, const char *name, int flags, mode_t mode)
+{
+    if (atomic_load(&vanished) && strstr(name, "data_") != NULL) {
+        errno = ENOENT;
+        return -1;
+    }
+    return bkv_io_kernel.openat(dirfd, name, flags, mode);
+}
+
+static void a_file_that_goes_while_it_is_looked_for_is_an_error(void **state)
+{
+    (void)state;
+    struct bkv_io_ops ops = bkv_io_kernel;
+    make_backup();
+    ops.openat = on_openat;
+    bkv_io = &ops;
+    atomic_store(&vanished, true);
+    bitkv *db;
+    fails(BITKV_ERR_IO, open_target(&db, true, false));
+    atomic_store(&vanished, false);
+    bkv_io = &bkv_io_kernel;
+    expect_whole();
+}
+
 /* Opened for writing it is a database of its own, whose files come and go. */
 static void a_backup_that_is_written_to_is_compared_no_more(void **state)
 {
@@ -130,6 +183,9 @@ int main(void)
         TEST(a_backup_as_it_was_made_is_whole),
         TEST(a_copy_without_its_last_file_is_told),
         TEST(a_copy_that_was_cut_is_told),
+        TEST(a_file_under_another_name_is_told),
+        TEST(a_folder_that_was_not_copied_has_no_files),
+        TEST(a_file_that_goes_while_it_is_looked_for_is_an_error),
         TEST(a_backup_that_is_written_to_is_compared_no_more),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -295,6 +295,29 @@ static void a_data_file_that_is_gone_is_told(void **state)
     expect(BKV_INSPECT_ERROR, "partition_0/data_2.db", "missing");
 }
 
+/* Such as what compaction has made of a file, and has not come to remove; one that tells
+ * of nothing may lie anywhere. */
+static void add_alike(uint64_t id, uint64_t first, uint64_t last)
+{
+    lab_log_begin(&log_, &lab_manifest_1, 0, id, first);
+    for (uint64_t n = first; n <= last; n++)
+        (void)lab_log_put(&log_, n, "d", "4");
+    lab_log_end(&log_, &image);
+}
+
+static void of_files_that_begin_alike_the_longest_counts(void **state)
+{
+    (void)state;
+    static const uint64_t lasts[] = {9, 6, 9, 12, 4, 4, 4, 9};
+    for (uint64_t i = 0; i < sizeof lasts / sizeof lasts[0]; i++)
+        add_alike(2 + i, 5, lasts[i]);
+    add_alike(20, 13, 14);
+    assert_int_equal(inspect(), BITKV_OK);
+    assert_int_equal(result.findings, 0);
+    lab_image_drop(&image, "partition_0/data_5.db"); /* to 12 */
+    expect(BKV_INSPECT_WARNING, "partition_0/data_20.db", "missing");
+}
+
 static void what_is_missing_is_told(void **state)
 {
     (void)state;
@@ -355,6 +378,7 @@ int main(void)
         TEST(a_checkpoint_is_held_against_the_files),
         TEST(one_damaged_record_is_one_finding),
         TEST(a_data_file_that_is_gone_is_told),
+        TEST(of_files_that_begin_alike_the_longest_counts),
         TEST(what_is_missing_is_told),
         TEST(a_partition_that_is_no_directory_ends_it),
         TEST(what_is_not_of_the_log_is_passed_over),

@@ -150,6 +150,18 @@ static void windows_of_every_size_bring_each_record_once(void **state)
     assert_int_equal(bitkv_close(db), BITKV_OK);
 }
 
+/* Then records are read in order of their places, mapped or not. */
+static void what_is_not_in_memory_comes_once_likewise(void **state)
+{
+    (void)state;
+    bitkv *db = open_with(2, BITKV_IO_MMAP);
+    put_numbers(db, 5000);
+    fault_cold(true);
+    scan(db, BITKV_SCAN_ALL, NULL);
+    expect_each_once(5000, 1);
+    assert_int_equal(bitkv_close(db), BITKV_OK);
+}
+
 /* Several windows of one file: the second begins before the first has ended. Then most
  * of the tables are empty. */
 static void windows_may_be_nearly_empty(void **state)
@@ -332,6 +344,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(windows_of_every_size_bring_each_record_once, setup,
                                         teardown),
+        cmocka_unit_test_setup_teardown(what_is_not_in_memory_comes_once_likewise, setup, teardown),
         cmocka_unit_test_setup_teardown(windows_may_be_nearly_empty, setup, teardown),
         cmocka_unit_test_setup_teardown(memory_that_lacks_costs_no_record, setup, teardown),
         cmocka_unit_test_setup_teardown(what_cannot_be_read_is_told_at_the_end, setup, teardown),

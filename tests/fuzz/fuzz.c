@@ -6,6 +6,7 @@
 #include "damage/lab.h"
 #include "io/io.h"
 #include "log/checkpoint.h"
+#include "log/durable.h"
 #include "log/format.h"
 #include "log/record.h"
 
@@ -87,6 +88,15 @@ void fuzz_mend_manifest(struct fuzz_file *file)
     if (file->size >= BKV_MANIFEST_SIZE)
         bkv_put32(file->data + BKV_MANIFEST_SIZE - 4,
                   bkv_crc32c(0, file->data, BKV_MANIFEST_SIZE - 4));
+}
+
+void fuzz_mend_durable(struct fuzz_file *file)
+{
+    if (file->size < BKV_DURABLE_SIZE)
+        return;
+    file->size = BKV_DURABLE_SIZE;
+    memcpy(file->data, BKV_DURABLE_MAGIC, 8);
+    bkv_put32(file->data + 48, bkv_crc32c(0, file->data, 48));
 }
 
 void fuzz_mend_hint(struct fuzz_file *file)

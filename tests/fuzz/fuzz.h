@@ -55,6 +55,7 @@ void fuzz_files_free(struct fuzz_file *files, size_t count);
 void fuzz_mend_manifest(struct fuzz_file *file);
 void fuzz_mend_hint(struct fuzz_file *file);
 void fuzz_mend_checkpoint(struct fuzz_file *file);
+void fuzz_mend_durable(struct fuzz_file *file);
 void fuzz_mend_segment(struct fuzz_file *file);
 /* Those that follow each other from `at` on. */
 void fuzz_mend_records(struct fuzz_file *file, size_t at, uint64_t seed);

@@ -60,6 +60,8 @@ static void mend(struct fuzz_file *files, uint8_t flags)
             fuzz_mend_hint(file);
         if (names[i].kind == CHECKPOINT && (flags & 16) != 0)
             fuzz_mend_checkpoint(file);
+        if (names[i].kind == DURABLE && (flags & 16) != 0)
+            fuzz_mend_durable(file);
         if (names[i].kind != DATA)
             continue;
         if ((flags & 2) != 0)

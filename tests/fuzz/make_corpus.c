@@ -389,10 +389,10 @@ static void records(void)
 
 static void file_names(void)
 {
-    static const char *const all[] = {"partition_0", "partition_17",     "data_1.db",
-                                      "hint_9.ht",   "data_12.db.tmp",   "hint_3.ht.tmp",
-                                      "keydir.ckp",  "keydir.ckp.tmp",   "reserve.tmp",
-                                      "data_01.db",  "data_99999999.db", "sync_failed"};
+    static const char *const all[] = {
+        "partition_0",      "partition_17", "data_1.db",      "hint_9.ht",   "data_12.db.tmp",
+        "hint_3.ht.tmp",    "keydir.ckp",   "keydir.ckp.tmp", "reserve.tmp", "data_01.db",
+        "data_99999999.db", "sync_failed",  "durable",        "durable.tmp"};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
         add(all[i], strlen(all[i]));
         save("name", all[i]);

@@ -5,7 +5,7 @@
 
 #include <stdint.h>
 
-enum { MANIFEST, DATA, HINT, CHECKPOINT, OTHER };
+enum { MANIFEST, DATA, HINT, CHECKPOINT, DURABLE, OTHER };
 
 static const struct {
     const char *name;
@@ -36,6 +36,7 @@ static const struct {
     {"partition_1/sync_failed", OTHER, 0, 0},
     {"MANIFEST.tmp", OTHER, 0, 0},
     {"partition_7/data_1.db", OTHER, 7, 1},
+    {"partition_0/durable", DURABLE, 0, 0},
 };
 #define NAMES (sizeof names / sizeof names[0])
 

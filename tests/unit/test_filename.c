@@ -36,6 +36,10 @@ static void names_are_parsed_as_they_are_made(void **state)
     assert_int_equal(bkv_name_parse("keydir.ckp.tmp", &id), BKV_FILE_TEMPORARY);
     assert_int_equal(bkv_name_parse("hint_12.ht.tmp", &id), BKV_FILE_TEMPORARY);
     assert_int_equal(bkv_name_parse("data_12.db.tmp", &id), BKV_FILE_TEMPORARY);
+    bkv_name_durable(name, 7);
+    assert_string_equal(name, "partition_7/durable");
+    assert_int_equal(bkv_name_parse("durable", &id), BKV_FILE_DURABLE);
+    assert_int_equal(bkv_name_parse("durable.tmp", &id), BKV_FILE_TEMPORARY);
     bkv_name_reserve(name, 7);
     assert_string_equal(name, "partition_7/reserve.tmp");
     assert_int_equal(bkv_name_parse("reserve.tmp", &id), BKV_FILE_TEMPORARY);

@@ -5,6 +5,8 @@
  */
 #include "concurrent/schedules/fixture.h"
 
+#include "base/memory.h"
+
 #include <pthread.h>
 
 static int result;
@@ -417,6 +419,78 @@ static void writers_go_on_while_a_segment_is_finished(void **state)
     }
 }
 
+/* The worker faults in what the KeyDir will need next, and the KeyDir takes it before. */
+static void memory_may_be_taken_while_it_is_prepared(void **state)
+{
+    (void)state;
+    enum { KEYS = 300000 };
+    options.max_file_size = 64 << 20;
+    db = open_with(&options);
+    schedule_hold("arena.counting");
+    for (uint32_t key = 0; key < KEYS; key++)
+        ok(bitkv_put(db, &key, sizeof key, NULL, 0));
+    schedule_release();
+    for (uint32_t key = 0; key < KEYS; key++)
+        ok(bitkv_exists(db, &key, sizeof key));
+    bitkv_statistics s = statistics_of(db);
+    assert_int_equal(s.keys, KEYS);
+}
+
+/* --- copies of the KeyDir ---------------------------------------------------------------- */
+
+static _Atomic bool scarce;
+static int compacted;
+
+static bool unless_scarce(size_t size, void *user)
+{
+    (void)size, (void)user;
+    return !atomic_load(&scarce);
+}
+
+static void *compact_in_thread(void *unused)
+{
+    (void)unused;
+    compacted = bitkv_compact(db, BITKV_ALL_PARTITIONS, NULL, NULL);
+    return NULL;
+}
+
+/* All keys have moved, and a put comes that a snapshot's part of the KeyDir has to be
+ * copied for, without memory: the run ends when there is some. */
+static void a_run_whose_keys_have_moved_ends_when_memory_is_there(void **state)
+{
+    (void)state;
+    enum { KEYS = 20000 };
+    options.strict_recovery = false;
+    db = open_with(&options);
+    for (uint32_t key = 0; key < KEYS; key++)
+        ok(put_number(key, 1, BITKV_DURABILITY_NONE));
+    for (uint32_t n = 2; n < 1000; n++)
+        ok(put_number(HOT, n, BITKV_DURABILITY_NONE));
+    bitkv_snapshot *held;
+    ok(bitkv_snapshot_create(&held, db));
+    pthread_t thread;
+    schedule_hold("compact.moved_some");
+    assert_int_equal(pthread_create(&thread, NULL, compact_in_thread, NULL), 0);
+    assert_true(schedule_await());
+    bkv_alloc_set_hook(unless_scarce, NULL);
+    atomic_store(&scarce, true);
+    unsigned put = 0;
+    while (put < 3 && put_number(15000 + put, 2, BITKV_DURABILITY_NONE) == BITKV_OK)
+        put++;
+    schedule_release();
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    assert_true(compacted == BITKV_OK || compacted == BITKV_ERR_NO_MEMORY);
+    atomic_store(&scarce, false);
+    bkv_alloc_set_hook(NULL, NULL);
+    ok(bitkv_compact(db, BITKV_ALL_PARTITIONS, NULL, NULL));
+    for (uint32_t key = 0; key < KEYS; key++)
+        expect_number(key, key == HOT ? 999 : key >= 15000 && key < 15000 + put ? 2 : 1);
+    ok(bitkv_snapshot_destroy(held));
+    reopen();
+    for (uint32_t key = 0; key < KEYS; key++)
+        expect_number(key, key == HOT ? 999 : key >= 15000 && key < 15000 + put ? 2 : 1);
+}
+
 static void *close_in_thread(void *argument)
 {
     (void)argument;
@@ -462,6 +536,8 @@ int main(void)
         SCHEDULE_TEST(a_put_is_acknowledged_after_a_sync_of_its_own),
         SCHEDULE_TEST(a_spare_that_comes_late_is_used_later),
         SCHEDULE_TEST(writers_go_on_while_a_segment_is_finished),
+        SCHEDULE_TEST(memory_may_be_taken_while_it_is_prepared),
+        SCHEDULE_TEST(a_run_whose_keys_have_moved_ends_when_memory_is_there),
         SCHEDULE_TEST(closing_waits_for_the_worker),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

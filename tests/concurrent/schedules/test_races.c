@@ -475,6 +475,23 @@ static void expect_nothing_of_the_batch(void)
     fails(BITKV_NOT_FOUND, result); /* no damage, nor a value */
 }
 
+static void write_hot_batch_that_fails(void)
+{
+    bitkv_batch *batch = NULL;
+    uint32_t key = HOT;
+    ok(bitkv_batch_create(&batch));
+    ok(bitkv_batch_put(batch, &key, sizeof key, "value", 5));
+    other_result = bitkv_write(db, batch, BITKV_DURABILITY_NONE);
+    bitkv_batch_destroy(batch);
+}
+
+static void expect_what_was_before_the_batch(void)
+{
+    fails(BITKV_ERR_NO_SPACE, other_result);
+    ok(result);
+    assert_int_equal(result_number, version);
+}
+
 /* The KeyDir has a place for the batch's key, whose bytes the batch then erases: who
  * found that place, and reads there later, has met no damage. */
 static void a_get_meets_no_damage_in_a_batch_that_is_taken_back(void **state)
@@ -492,10 +509,19 @@ static void a_get_meets_no_damage_in_a_batch_that_is_taken_back(void **state)
         .points = {"call.begun", "cold.begun", "batch.held"},
         .check = expect_nothing_of_the_batch,
     };
+    static const struct schedule overwriting = {
+        .name = "get against a batch that fails to overwrite",
+        .actors = {get_hot, write_hot_batch_that_fails},
+        .points = {"get.found", "get.located", "batch.held"},
+        .check = expect_what_was_before_the_batch,
+    };
     options.io_mode = BITKV_IO_PWRITE;
     options.backend = BITKV_BACKEND_THREADS;
+    options.max_open_segments = 1;
     db = open_with(&options);
+    make_work_and_reopen(); /* the value lies in a file that is closed */
     ops.pwrite = refuse_checksum;
+    explore(&overwriting);
     explore(&gets);
     ops.pread_nowait = nothing_is_cached;
     explore(&cold_gets);
