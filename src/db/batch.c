@@ -79,7 +79,7 @@ static int add(bitkv_batch *batch, const void *key, size_t key_size, const void 
     added->at = batch->used;
     added->key_size = (uint16_t)key_size;
     memcpy(batch->bytes + batch->used, key, key_size);
-    if (entry->value_size > 0)
+    if (value != NULL) /* of a delete there is none */
         memcpy(batch->bytes + batch->used + key_size, value, entry->value_size);
     batch->used += key_size + entry->value_size;
     return BITKV_OK;

@@ -333,7 +333,8 @@ static int run_by_hand(struct bkv_partition *p, uint64_t end, const struct bkv_p
     if (*found) {
         uint64_t last = run.segments[run.count - 1]->last_sequence;
         rc = bkv_compact_run(p, &run, pace);
-        if (!any_unfit(&run)) /* it was none when it was chosen */
+        /* None was unfit when it was chosen; of a run that came through they may be gone. */
+        if (rc != BITKV_ERR_CORRUPT || !any_unfit(&run))
             *after = last;
     }
     (void)pthread_mutex_unlock(&p->compact_mutex);

@@ -24,9 +24,10 @@ static void (*_Atomic at_openat)(void); /* before the first of these by `caller`
 static pthread_t caller;
 static _Atomic bool hold_syncs; /* of all threads but `caller` */
 static _Atomic unsigned syncs_held;
-static _Atomic bool no_hints;   /* ENOSPC from the second write of one on */
-static _Atomic bool no_reserve; /* it cannot be opened */
-static _Atomic bool narrow;     /* the file system says it is full */
+static _Atomic bool no_hints;       /* ENOSPC from the second write of one on */
+static _Atomic unsigned no_outputs; /* writes of outputs that find no space */
+static _Atomic bool no_reserve;     /* it cannot be opened */
+static _Atomic bool narrow;         /* the file system says it is full */
 static void (*_Atomic at_ftruncate)(int fd);
 
 static int on_openat(int dirfd, const char *name, int flags, mode_t mode)
@@ -57,18 +58,23 @@ static int on_fdatasync(int fd)
     return faulty->fdatasync(fd);
 }
 
-static bool is_of_hint(int fd)
+static bool is_of(int fd, const char *part)
 {
     char link[64], name[PATH_SIZE];
     (void)snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
     ssize_t size = readlink(link, name, sizeof name - 1);
     name[size > 0 ? size : 0] = '\0';
-    return strstr(name, "/hint_") != NULL;
+    return strstr(name, part) != NULL;
 }
 
 static ssize_t on_pwrite(int fd, const void *data, size_t size, off_t offset)
 {
-    if (atomic_load(&no_hints) && offset > 4096 && is_of_hint(fd)) {
+    if (atomic_load(&no_outputs) > 0 && is_of(fd, ".db.tmp")) {
+        atomic_fetch_sub(&no_outputs, 1);
+        errno = ENOSPC;
+        return -1;
+    }
+    if (atomic_load(&no_hints) && offset > 4096 && is_of(fd, "/hint_")) {
         errno = ENOSPC;
         return -1;
     }
@@ -113,6 +119,7 @@ static int teardown(void **state)
     atomic_store(&no_hints, false);
     atomic_store(&narrow, false);
     atomic_store(&no_reserve, false);
+    atomic_store(&no_outputs, 0);
     bkv_alloc_set_hook(NULL, NULL);
     fault_uninstall();
     return remove_directory(state);
@@ -729,6 +736,46 @@ static void a_reserve_that_cannot_be_removed_goes_later(void **state)
     assert_int_equal(count_files("reserve", ".tmp"), 0);
 }
 
+/* Compaction has used the reserve, and what it freed is still looked at: the reserve waits
+ * for it for a while, but keeps nobody from closing. */
+static void a_view_holds_the_reserve_up_for_a_while_only(void **state)
+{
+    (void)state;
+    for (unsigned closing = 0; closing < 2; closing++) {
+        remove_tree(path);
+        bitkv_options o = one_partition(BITKV_IO_MMAP);
+        atomic_store(&narrow, true);
+        bitkv *db = open_with(&o);
+        struct bkv_partition *p = first_partition(db);
+        put_version(db, 1000, 1, 500);
+        bitkv_view view;
+        ok(bitkv_get_view(db, &(uint32_t){1000}, sizeof(uint32_t), &view));
+        put_version(db, 1000, 2, 500); /* dead, but for the view */
+        for (uint32_t version = 1; reserve_of(db) == 0; version++) {
+            put_all(db, 10, version, 5000); /* until there are some full ones, and a look */
+            assert_true(version < 10000);
+        }
+        atomic_store(&no_outputs, 1);
+        for (uint32_t version = 1; !atomic_load(&p->reserve_owed); version++) {
+            static const char value[5000];
+            uint32_t key = version % 10;
+            int rc = bitkv_put(db, &key, sizeof key, value, sizeof value);
+            assert_true(rc == BITKV_OK || rc == BITKV_ERR_NO_SPACE);
+            assert_true(version < 1000000);
+        }
+        for (unsigned ms = 0; !closing && atomic_load(&p->reserve_owed); ms++) {
+            assert_true(ms < 20000);
+            sleep_ms(1);
+        }
+        ok(bitkv_close(db));
+        assert_int_equal(view.size, 500);
+        bitkv_view_release(&view);
+        db = open_with(&o);
+        expect_version(db, 1000, 2, 500);
+        ok(bitkv_close(db));
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -750,6 +797,7 @@ int main(void)
         EDGE(a_reserve_that_cannot_be_made_is_made_later),
         EDGE(a_deletion_that_cannot_borrow_is_told_that_the_disk_is_full),
         EDGE(a_reserve_that_cannot_be_removed_goes_later),
+        EDGE(a_view_holds_the_reserve_up_for_a_while_only),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -6,6 +6,9 @@
 #include "concurrent/schedules/fixture.h"
 
 #include "base/memory.h"
+#include "db/db.h"
+#include "keydir/internal.h"
+#include "partition/state.h"
 
 #include <pthread.h>
 
@@ -447,6 +450,24 @@ static bool unless_scarce(size_t size, void *user)
     return !atomic_load(&scarce);
 }
 
+/* Nor are there pages that the KeyDir has in store. */
+static void be_scarce(void)
+{
+    bkv_alloc_set_hook(unless_scarce, NULL);
+    atomic_store(&scarce, true);
+    struct arena *arena = &db->partitions[0]->keydir->arena;
+    bkv_lock(&db->partitions[0]->lock);
+    while (bkv_arena_page(arena) != NULL)
+        ;
+    bkv_unlock(&db->partitions[0]->lock);
+}
+
+static void end_scarcity(void)
+{
+    atomic_store(&scarce, false);
+    bkv_alloc_set_hook(NULL, NULL);
+}
+
 static void *compact_in_thread(void *unused)
 {
     (void)unused;
@@ -472,16 +493,14 @@ static void a_run_whose_keys_have_moved_ends_when_memory_is_there(void **state)
     schedule_hold("compact.moved_some");
     assert_int_equal(pthread_create(&thread, NULL, compact_in_thread, NULL), 0);
     assert_true(schedule_await());
-    bkv_alloc_set_hook(unless_scarce, NULL);
-    atomic_store(&scarce, true);
+    be_scarce();
     unsigned put = 0;
     while (put < 3 && put_number(15000 + put, 2, BITKV_DURABILITY_NONE) == BITKV_OK)
         put++;
     schedule_release();
     assert_int_equal(pthread_join(thread, NULL), 0);
     assert_true(compacted == BITKV_OK || compacted == BITKV_ERR_NO_MEMORY);
-    atomic_store(&scarce, false);
-    bkv_alloc_set_hook(NULL, NULL);
+    end_scarcity();
     ok(bitkv_compact(db, BITKV_ALL_PARTITIONS, NULL, NULL));
     for (uint32_t key = 0; key < KEYS; key++)
         expect_number(key, key == HOT ? 999 : key >= 15000 && key < 15000 + put ? 2 : 1);
@@ -489,6 +508,42 @@ static void a_run_whose_keys_have_moved_ends_when_memory_is_there(void **state)
     reopen();
     for (uint32_t key = 0; key < KEYS; key++)
         expect_number(key, key == HOT ? 999 : key >= 15000 && key < 15000 + put ? 2 : 1);
+}
+
+static int taken;
+static bitkv_snapshot *second;
+
+static void *snapshot_in_thread(void *unused)
+{
+    (void)unused;
+    taken = bitkv_snapshot_create(&second, db);
+    return NULL;
+}
+
+/* It has its memory when a put comes that needs some for the first snapshot. */
+static void a_second_snapshot_may_find_no_memory_for_the_first(void **state)
+{
+    (void)state;
+    enum { KEYS = 20000 };
+    db = open_with(&options);
+    for (uint32_t key = 0; key < KEYS; key++)
+        ok(put_number(key, 1, BITKV_DURABILITY_NONE));
+    bitkv_snapshot *first;
+    ok(bitkv_snapshot_create(&first, db));
+    pthread_t thread;
+    schedule_hold("snapshot.reserved");
+    assert_int_equal(pthread_create(&thread, NULL, snapshot_in_thread, NULL), 0);
+    assert_true(schedule_await());
+    be_scarce();
+    ok(put_number(HOT, 2, BITKV_DURABILITY_NONE));
+    schedule_release();
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    end_scarcity();
+    fails(BITKV_ERR_NO_MEMORY, taken);
+    expect_number(HOT, 2);
+    ok(bitkv_snapshot_create(&second, db));
+    ok(bitkv_snapshot_destroy(first));
+    ok(bitkv_snapshot_destroy(second));
 }
 
 static void *close_in_thread(void *argument)
@@ -538,6 +593,7 @@ int main(void)
         SCHEDULE_TEST(writers_go_on_while_a_segment_is_finished),
         SCHEDULE_TEST(memory_may_be_taken_while_it_is_prepared),
         SCHEDULE_TEST(a_run_whose_keys_have_moved_ends_when_memory_is_there),
+        SCHEDULE_TEST(a_second_snapshot_may_find_no_memory_for_the_first),
         SCHEDULE_TEST(closing_waits_for_the_worker),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
