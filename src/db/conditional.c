@@ -241,17 +241,20 @@ static int store_new(const struct update *u, const bitkv_update_step *step)
     return rc == BITKV_NOT_FOUND ? BITKV_ERR_CONFLICT : rc; /* it has gone meanwhile */
 }
 
+/* What was not there may have expired: it gets its tombstone, as by bitkv_del(). */
 static int delete_present(const struct update *u, const bitkv_update_step *step)
 {
     struct bkv_change change = {
         .key = u->key,
         .key_size = u->key_size,
-        .version = step->version, /* 0, which none has, if it is not there */
-        .condition = BITKV_IF_VERSION,
+        .version = step->version,
+        .condition = step->present ? BITKV_IF_VERSION : BITKV_IF_ABSENT,
         .durability = u->durability,
     };
     int rc = del_if(u->db, &change);
-    return rc == BITKV_NOT_FOUND && step->present ? BITKV_ERR_CONFLICT : rc;
+    if (step->present)
+        return rc == BITKV_NOT_FOUND ? BITKV_ERR_CONFLICT : rc; /* it has gone meanwhile */
+    return rc == BITKV_OK ? BITKV_NOT_FOUND : rc;
 }
 
 static int act(const struct update *u, const bitkv_update_step *step, int action, bool *again)

@@ -167,9 +167,13 @@ void bkv_spare_prepare(struct bkv_partition *p)
         return;
     struct bkv_spare *spare;
     if (make_spare(p, id, step, &spare) != BITKV_OK)
-        return; /* the writer will try, and report */
-    if (bkv_directory_sync(p) == BITKV_OK)
-        atomic_store(&spare->segment->entry_synced, true);
+        return;                              /* the writer will try, and report */
+    if (bkv_directory_sync(p) != BITKV_OK) { /* a later one would prove nothing */
+        free_spare(p, spare);
+        (void)bkv_sync_failed(p);
+        return;
+    }
+    atomic_store(&spare->segment->entry_synced, true);
     BKV_SCHEDULE_POINT("spare.made");
     atomic_store_explicit(&p->spare, spare, memory_order_release);
 }

@@ -252,19 +252,28 @@ static void values_of_all_sizes_keep_deadlines(void **state)
 
 /* --- deleting ------------------------------------------------------------------------ */
 
+static int delete_absent(void *user, bitkv_update_step *step)
+{
+    (void)user;
+    return step->present ? BITKV_ERR_INVALID : BITKV_UPDATE_DELETE;
+}
+
 static void what_has_expired_is_not_there_to_be_deleted_and_never_returns(void **state)
 {
     (void)state;
     for_both_modes(mode)
     {
-        for (int queued = 0; queued < 2; queued++) {
+        for (int way = 0; way < 3; way++) {
             remove_tree(path);
             bitkv *db = open_small(mode);
             put_for(db, "k", "v", 1000);
             put_for(db, "alive", "v", 1000000);
             bkv_clock_elapse(1000);
-            if (queued)
+            if (way == 1)
                 assert_int_equal(by_queue(db, BITKV_OP_DEL, "k"), BITKV_NOT_FOUND);
+            else if (way == 2)
+                fails(BITKV_NOT_FOUND,
+                      bitkv_update(db, "k", 1, delete_absent, NULL, BITKV_DURABILITY_DEFAULT));
             else
                 fails(BITKV_NOT_FOUND, bitkv_del(db, "k", 1));
             assert_int_equal(statistics_of(db).deletes_total, 0);

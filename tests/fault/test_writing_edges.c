@@ -553,6 +553,33 @@ static void a_batch_waits_for_its_peer_s_descriptors(void **state)
     ok(bitkv_close(db));
 }
 
+/* The worker makes the next segment's file ahead: if its name cannot be synced, a later
+ * sync of the folder proves nothing. */
+static void a_name_that_could_not_be_synced_ahead_is_a_failed_sync(void **state)
+{
+    (void)state;
+    bitkv_options o = by_hand(BITKV_IO_MMAP);
+    o.sync_interval_ms = 60000;
+    bitkv *db = open_with(&o);
+    fault_arm(FAULT_fsync, 0, 1, EIO);
+    put_all(db, 45, 1, 1000); /* more than half of the first */
+    for (unsigned ms = 0; fault_fired() == 0; ms++) {
+        assert_true(ms < 20000);
+        sleep_ms(1);
+    }
+    fault_disarm();
+    for (unsigned ms = 0; atomic_load(&first_partition(db)->failed) == 0; ms++) {
+        assert_true(ms < 20000);
+        sleep_ms(1);
+    }
+    uint32_t key = 0;
+    fails(BITKV_ERR_SYNC_FAILED, bitkv_put(db, &key, sizeof key, "value", 5));
+    fails(BITKV_ERR_SYNC_FAILED, bitkv_sync(db));
+    expect_all(db, 45, 1, 1000);
+    fails(BITKV_ERR_SYNC_FAILED, bitkv_close(db));
+    reopen_and_expect(&o, 45, 1, 1000);
+}
+
 /* --- the end of a segment
  * ------------------------------------------------------------------------------- */
 
@@ -791,6 +818,7 @@ int main(void)
         EDGE(a_segment_that_is_gone_cannot_be_synced),
         EDGE(a_sync_without_descriptors_forgets_nothing_of_what_comes_meanwhile),
         EDGE(a_batch_waits_for_its_peer_s_descriptors),
+        EDGE(a_name_that_could_not_be_synced_ahead_is_a_failed_sync),
         EDGE(a_segment_whose_end_became_zeros_gets_no_hint),
         EDGE(a_segment_that_cannot_be_trimmed_is_done_all_the_same),
         EDGE(a_large_hint_may_find_no_space),
